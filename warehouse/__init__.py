@@ -1,0 +1,1 @@
+"""The platform around the models: settings, servers, simulation, privacy, refresh, command line."""

@@ -1,0 +1,80 @@
+"""Where things lie below WAREHOUSE_HOME. Nothing else spells these names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from warehouse.core.settings import Settings
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder layout of one installation."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> Home:
+        """The layout for these settings."""
+        return cls(settings.warehouse_home)
+
+    @property
+    def warehouse(self) -> Path:
+        """The writer's database: raw, staging, intermediate and marts. Encrypted."""
+        return self.root / "warehouse.duckdb"
+
+    @property
+    def published(self) -> Path:
+        """What readers open: public, features and ops. Encrypted, swapped in whole."""
+        return self.root / "published" / "olap_strip_project.duckdb"
+
+    @property
+    def vault(self) -> Path:
+        """Personal data and free text, apart from the warehouse, under its own key."""
+        return self.root / "vault" / "vault.duckdb"
+
+    @property
+    def lake(self) -> Path:
+        """Every landed version, encrypted Parquet: <source>/<table>/<load_id>/."""
+        return self.root / "lake"
+
+    @property
+    def drops(self) -> Path:
+        """Files that partners leave: <source>/<table>/."""
+        return self.root / "drops"
+
+    @property
+    def dlt(self) -> Path:
+        """dlt's working directory."""
+        return self.root / "dlt"
+
+    @property
+    def keys(self) -> Path:
+        """One file per key, 0600."""
+        return self.root / "keys"
+
+    @property
+    def servers(self) -> Path:
+        """Data and state of the embedded source systems."""
+        return self.root / "servers"
+
+    @property
+    def extensions(self) -> Path:
+        """DuckDB extensions, copied out of their wheels."""
+        return self.root / "extensions"
+
+    @property
+    def runs(self) -> Path:
+        """Run reports (JSON), newest last."""
+        return self.root / "runs"
+
+    @property
+    def site(self) -> Path:
+        """The site: dbt docs, data docs, run report."""
+        return self.root / "site"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one writer."""
+        return self.root / "warehouse.lock"

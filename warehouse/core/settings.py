@@ -1,0 +1,123 @@
+"""One settings object: environment first, then `.env`, then defaults.
+
+Key material is not a setting: the warehouse key is (dbt needs it), every other key lives in
+`WAREHOUSE_HOME/keys` and is read by :mod:`warehouse.core.keys` in the process that needs it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import lru_cache
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from warehouse.core.errors import ConfigurationError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+CATALOG = "olap_strip_project"
+"""The database name analysts know, in DuckDB and in Snowflake."""
+
+Dataset = Literal["reference", "company"]
+Target = Literal["duckdb", "snowflake", "spark"]
+
+
+class Settings(BaseSettings):
+    """Everything that can differ between two installations."""
+
+    model_config = SettingsConfigDict(env_file=PROJECT_ROOT / ".env", extra="ignore", env_ignore_empty=True)
+
+    warehouse_home: Path = Field(Path(".warehouse"), description="where everything the platform writes lives")
+    dbt_target: Target = "duckdb"
+
+    postgres_uri: str | None = Field(None, description="your PostgreSQL; unset: an embedded one")
+    mongodb_uri: str | None = Field(None, description="your MongoDB; unset: an embedded one")
+    kafka_bootstrap: str | None = Field(None, description="your Kafka brokers; unset: an embedded one")
+    kafka_security: Literal["plaintext", "ssl", "sasl_ssl"] = "plaintext"
+    kafka_ca_file: Path | None = None
+    kafka_username: str | None = None
+    kafka_password: SecretStr | None = None
+    lake_uri: str | None = Field(None, description="file:// or s3://; unset: WAREHOUSE_HOME/lake")
+    drops_uri: str | None = Field(None, description="file:// or s3://; unset: WAREHOUSE_HOME/drops")
+
+    dataset: Dataset = "company"
+    sim_seed: int = 20240101
+    sim_transactions: int = Field(50_000, ge=0)
+    sim_days: int = Field(90, ge=1, le=3660)
+    sim_start: dt.date = dt.date(2024, 1, 1)
+
+    cursor_lag_seconds: int = Field(600, ge=0, description="how far behind the last cursor each run reads again")
+    dbt_env_secret_warehouse_key: SecretStr | None = Field(None, description="opens the warehouse; in .env")
+
+    @field_validator("warehouse_home", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser() if value.is_absolute() else (PROJECT_ROOT / value)
+
+    @field_validator("postgres_uri", "mongodb_uri", mode="after")
+    @classmethod
+    def _encrypted_or_loopback(cls, value: str | None) -> str | None:
+        if value is not None:
+            refuse_plain_address(value)
+        return value
+
+    @field_validator("kafka_bootstrap", mode="after")
+    @classmethod
+    def _no_scheme(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value:
+            raise ValueError("KAFKA_BOOTSTRAP is host:port[,host:port], without a scheme")
+        return value
+
+    def model_post_init(self, context: object) -> None:
+        if self.kafka_bootstrap and self.kafka_security == "plaintext":
+            for broker in self.kafka_bootstrap.split(","):
+                if not _is_loopback(broker.rsplit(":", 1)[0].strip("[] ")):
+                    raise ValueError("KAFKA_BOOTSTRAP leaves this machine without TLS: set KAFKA_SECURITY")
+
+
+def refuse_plain_address(uri: str) -> None:
+    """Raise ValueError when `uri` would carry data off this machine without TLS."""
+    parts = urlsplit(uri)
+    hosts = [part.rsplit("@", 1)[-1] for part in parts.netloc.split(",")]
+    if all(_is_loopback(urlsplit(f"//{host}").hostname or "") for host in hosts):
+        return
+    query = {name.lower(): values[-1].lower() for name, values in parse_qs(parts.query).items()}
+    if parts.scheme == "mongodb+srv" and query.get("tls", "true") == "true":
+        return
+    if query.get("sslmode") == "verify-full" or query.get("tls") == "true" or query.get("ssl") == "true":
+        return
+    raise ValueError(
+        f"the {parts.scheme} address is neither loopback nor TLS: add sslmode=verify-full (PostgreSQL) "
+        "or tls=true (MongoDB)"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; a bad one is a ConfigurationError that names it and never prints its value."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # overrides are validated by pydantic itself
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])).upper() or 'settings'}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise ConfigurationError(f"the settings are not usable: {problems}", todo="correct .env or the environment") from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process."""
+    return load_settings()
