@@ -1,0 +1,1 @@
+"""How data gets in: one package per source, one boundary, one manifest, dlt underneath."""

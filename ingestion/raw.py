@@ -1,0 +1,56 @@
+"""The raw schemas: every pinned table exists before anything lands, so that an empty source is an empty table."""
+
+from __future__ import annotations
+
+import duckdb
+
+from ingestion.schema import Table, all_tables
+from warehouse.core.settings import CATALOG
+
+DLT_COLUMNS = (("_dlt_load_id", "varchar"),)
+"""Added by dlt to what it loads; declared here because dlt cannot add it to a table that has rows."""
+
+OPS_TABLES = {
+    "load_manifest": """
+        load_id varchar, run_id varchar, source varchar, table_name varchar,
+        mode varchar, status varchar,
+        started_at timestamp with time zone, finished_at timestamp with time zone,
+        source_rows bigint, unchanged_rows bigint, landed_rows bigint, deleted_rows bigint, quarantined_rows bigint,
+        unknown_keys bigint,
+        amount_sum decimal(38, 4), key_checksum varchar,
+        cursor_from varchar, cursor_to varchar,
+        schema_fingerprint varchar, lake_files bigint, lake_bytes bigint
+    """,
+    "quarantine": """
+        load_id varchar, source varchar, table_name varchar,
+        position varchar, reason varchar, payload json,
+        quarantined_at timestamp with time zone
+    """,
+    "run_steps": """
+        run_id varchar, step varchar, status varchar,
+        started_at timestamp with time zone, finished_at timestamp with time zone,
+        seconds double, detail json
+    """,
+}
+"""`source_rows = unchanged_rows + landed_rows + quarantined_rows`; `deleted_rows` were found missing at the source."""
+
+
+def create_raw_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create what is missing of `raw_oltp`, `raw_mongodb`, `raw_stream` and `raw_ops`; never alter what exists."""
+    for table in all_tables():
+        connection.execute(f"create schema if not exists {CATALOG}.{table.raw_schema}")
+        for name in raw_table_names(table):
+            connection.execute(f"create table if not exists {CATALOG}.{table.raw_schema}.{name} ({column_list(table)})")
+    connection.execute(f"create schema if not exists {CATALOG}.raw_ops")
+    for name, columns in OPS_TABLES.items():
+        connection.execute(f"create table if not exists {CATALOG}.raw_ops.{name} ({columns})")
+
+
+def raw_table_names(table: Table) -> list[str]:
+    """The current table and, for entities that change, its history."""
+    return [table.name, f"{table.name}_history"] if table.history else [table.name]
+
+
+def column_list(table: Table) -> str:
+    """The DDL of a raw table's columns."""
+    return ", ".join(f'"{name}" {sql_type}' for name, sql_type in (*table.landed_columns, *DLT_COLUMNS))

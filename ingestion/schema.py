@@ -1,0 +1,251 @@
+"""The pinned schemas: what each source table looks like, how each value is classified, and how it lands.
+
+Read from `sources/<source>/schema.yml`. Two kinds of table:
+
+* flat (`columns:`): one landed column per source column, or several where the value is classified;
+* document (`document:`): one JSON column `document`, built key by key, beside the row's position.
+
+| class | at the boundary |
+| --- | --- |
+| public, internal, confidential | lands as it is, cast to the pinned type |
+| personal, sensitive | lands as `<name>_token`, plus the declared safe parts; the value goes to the vault |
+| personal with `treatment: free_text` | lands as length and flags; the text goes to the vault |
+| pan | lands as `<name>_token`, `<name>_bin`, `<name>_last4`; the number is kept nowhere |
+| forbidden | dropped |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+SourceName = Literal["oltp", "mongodb", "stream", "files"]
+Class = Literal["public", "internal", "confidential", "personal", "sensitive", "pan", "forbidden"]
+
+PLAIN_CLASSES = frozenset({"public", "internal", "confidential"})
+TOKEN_CLASSES = frozenset({"personal", "sensitive"})
+CLASSES = PLAIN_CLASSES | TOKEN_CLASSES | {"pan", "forbidden"}
+
+SQL_TYPES = {
+    "text": "varchar",
+    "smallint": "smallint",
+    "integer": "integer",
+    "bigint": "bigint",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamptz": "timestamp with time zone",
+    "inet": "varchar",
+    "json": "json",
+}
+
+SAFE_PARTS = {
+    "email_domain": ("email_domain", "varchar"),
+    "birth_year": ("birth_year", "smallint"),
+    "postal_prefix": ("postal_prefix", "varchar"),
+    "network_prefix": ("ip_network", "varchar"),
+    "degree": ("{name}_degree", "smallint"),
+}
+"""Safe part → (name of what lands, its type). `{name}` is the column's own name."""
+
+FREE_TEXT_PARTS = (
+    ("{name}_token", "varchar"),
+    ("{name}_length", "integer"),
+    ("{name}_has_card_number", "boolean"),
+    ("{name}_has_email", "boolean"),
+    ("{name}_has_phone", "boolean"),
+)
+
+FORBIDDEN_KEYS = frozenset(
+    {"cvv", "cvc", "cvv2", "cvc2", "cid", "csc", "cav2", "security_code", "pin", "pin_block", "track1", "track2", "track_data", "magstripe"}
+)
+"""Sensitive authentication data (PCI DSS 3.3.1): never lands under any name below, declared or not."""
+
+BOOKKEEPING = (
+    ("_row_hash", "varchar"),
+    ("_deleted_at", "timestamp with time zone"),
+    ("_landed_at", "timestamp with time zone"),
+    ("_load_id", "varchar"),
+)
+"""On every raw table: hash of what landed, soft delete, time of landing, our load."""
+
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*\Z")
+_NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)\Z")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One scalar value: its class and treatment."""
+
+    name: str
+    data_class: Class
+    sql_type: str = "json"
+    domain: str = "text"
+    safe: tuple[str, ...] = ()
+    free_text: bool = False
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Node:
+    """One key of a document: exactly one of leaf, fields (an object), items (an array), map_key (an open map)."""
+
+    name: str
+    leaf: Leaf | None = None
+    fields: tuple[Node, ...] = ()
+    items: Node | None = None
+    map_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One source table, collection or topic, and the raw table it lands in."""
+
+    source: SourceName
+    raw_schema: str
+    name: str
+    origin: str
+    """Its name at the source: table, collection or topic."""
+    key: tuple[str, ...]
+    cursor: str | None
+    """Column, or dotted path in a document, that grows when a row changes."""
+    history: bool
+    """Every landed version is kept in `<name>_history`."""
+    subject: str | None
+    amount: str | None
+    columns: tuple[Leaf, ...] = ()
+    document: tuple[Node, ...] = ()
+    fingerprint: str = field(default="", compare=False)
+
+    @property
+    def is_document(self) -> bool:
+        """Whether rows land as one JSON document."""
+        return bool(self.document)
+
+    @property
+    def position_columns(self) -> tuple[tuple[str, str], ...]:
+        """What a document table carries beside the document, with DuckDB types."""
+        if self.source == "stream":
+            return (
+                ("kafka_topic", "varchar"),
+                ("kafka_partition", "integer"),
+                ("kafka_offset", "bigint"),
+                ("produced_at", "timestamp with time zone"),
+                ("message_key", "varchar"),
+            )
+        if self.is_document:
+            return (("_id", "varchar"), ("cursor_at", "timestamp with time zone"))
+        return ()
+
+    @property
+    def landed_columns(self) -> tuple[tuple[str, str], ...]:
+        """Every column of the raw table with its DuckDB type, bookkeeping last."""
+        if self.is_document:
+            return (*self.position_columns, ("document", "json"), *BOOKKEEPING)
+        landed: list[tuple[str, str]] = []
+        for column in self.columns:
+            landed.extend(landed_parts(column))
+        return (*landed, *BOOKKEEPING)
+
+    @property
+    def qualified(self) -> str:
+        """`raw_oltp.customer`."""
+        return f"{self.raw_schema}.{self.name}"
+
+
+def landed_parts(leaf: Leaf) -> list[tuple[str, str]]:
+    """What one classified value lands as: (name, DuckDB type) each."""
+    if leaf.data_class == "forbidden":
+        return []
+    if leaf.free_text:
+        return [(name.format(name=leaf.name), sql_type) for name, sql_type in FREE_TEXT_PARTS]
+    if leaf.data_class == "pan":
+        return [(f"{leaf.name}_{part}", "varchar") for part in ("token", "bin", "last4")]
+    if leaf.data_class in TOKEN_CLASSES:
+        parts = [(f"{leaf.name}_token", "varchar")]
+        for safe in leaf.safe:
+            name, sql_type = SAFE_PARTS[safe]
+            parts.append((name.format(name=leaf.name), sql_type))
+        return parts
+    return [(leaf.name, leaf.sql_type)]
+
+
+@cache
+def tables(source: SourceName) -> dict[str, Table]:
+    """The pinned tables of one source, by raw name, in file order."""
+    path = Path(__file__).parent / "sources" / source / "schema.yml"
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {name: _table(spec, name, body) for name, body in spec["tables"].items()}
+
+
+def all_tables() -> list[Table]:
+    """Every pinned table of the three live sources."""
+    names: tuple[SourceName, ...] = ("oltp", "mongodb", "stream")
+    return [table for source in names for table in tables(source).values()]
+
+
+def _table(spec: dict[str, Any], name: str, body: dict[str, Any]) -> Table:
+    _require(bool(_IDENTIFIER.match(name)), name, "is not a plain lower-case name")
+    columns = tuple(_leaf(column, options) for column, options in body.get("columns", {}).items())
+    document = tuple(_node(key, options) for key, options in body.get("document", {}).items())
+    _require(bool(columns) != bool(document), name, "needs either columns or document")
+    return Table(
+        source=spec["source"],
+        raw_schema=spec["raw_schema"],
+        name=name,
+        origin=body.get("collection") or body.get("topic") or name,
+        key=tuple(body["key"]),
+        cursor=body.get("cursor"),
+        history=body.get("history", False),
+        subject=body.get("subject"),
+        amount=body.get("amount"),
+        columns=columns,
+        document=document,
+        fingerprint=hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16],
+    )
+
+
+def _node(name: str, options: dict[str, Any]) -> Node:
+    _require(bool(_IDENTIFIER.match(name)), name, "is not a plain lower-case name")
+    if "object" in options:
+        return Node(name, fields=tuple(_node(key, child) for key, child in options["object"].items()))
+    if "array" in options:
+        return Node(name, items=_node("item", options["array"]))
+    if "map" in options:
+        leaf = _leaf(name, {"class": options["map"]["class"]})
+        _require(leaf.data_class in PLAIN_CLASSES, name, "is a map and must be of a plain class")
+        return Node(name, leaf=leaf, map_key=options["map"]["key"])
+    return Node(name, leaf=_leaf(name, options))
+
+
+def _leaf(name: str, options: dict[str, Any]) -> Leaf:
+    _require(bool(_IDENTIFIER.match(name)), name, "is not a plain lower-case name")
+    _require(options.get("class") in CLASSES, name, "has no class, or an unknown one")
+    _require(set(options.get("safe", ())) <= SAFE_PARTS.keys(), name, "declares an unknown safe part")
+    return Leaf(
+        name=name,
+        data_class=options["class"],
+        sql_type=_sql_type(name, options.get("type", "json")),
+        domain=options.get("domain", "text"),
+        safe=tuple(options.get("safe", ())),
+        free_text=options.get("treatment") == "free_text",
+        required=options.get("required", False),
+    )
+
+
+def _sql_type(name: str, declared: str) -> str:
+    if match := _NUMERIC.match(declared):
+        return f"decimal({match[1]},{match[2]})"
+    _require(declared in SQL_TYPES, name, "has an unknown type")
+    return SQL_TYPES[declared]
+
+
+def _require(condition: bool, name: str, problem: str) -> None:
+    if not condition:
+        raise ValueError(f"pinned schema: `{name}` {problem}")
