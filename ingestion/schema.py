@@ -63,7 +63,22 @@ FREE_TEXT_PARTS = (
 )
 
 FORBIDDEN_KEYS = frozenset(
-    {"cvv", "cvc", "cvv2", "cvc2", "cid", "csc", "cav2", "security_code", "pin", "pin_block", "track1", "track2", "track_data", "magstripe"}
+    {
+        "cvv",
+        "cvc",
+        "cvv2",
+        "cvc2",
+        "cid",
+        "csc",
+        "cav2",
+        "security_code",
+        "pin",
+        "pin_block",
+        "track1",
+        "track2",
+        "track_data",
+        "magstripe",
+    }
 )
 """Sensitive authentication data (PCI DSS 3.3.1): never lands under any name below, declared or not."""
 

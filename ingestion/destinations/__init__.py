@@ -1,0 +1,1 @@
+"""Where dlt loads to, and the process-wide settings it does so under."""

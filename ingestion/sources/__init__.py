@@ -1,0 +1,52 @@
+"""One package per source: its pinned schema and the reader that knows its protocol.
+
+A reader gives relations; it decides nothing about privacy, history or loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from ingestion.schema import Table
+
+Mode = Literal["compare", "incremental", "offsets"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one table is read this time.
+
+    Attributes:
+        mode: `compare` reads all of it and finds deletions; `incremental` reads from the cursor on, minus the lag;
+            `offsets` reads a topic from the committed offsets to the high watermarks seen at the start.
+        source_rows: what the source itself counts for exactly this read.
+        cursor_from: where it starts, as text; None from the beginning.
+        bounds: what the reader needs to read it.
+    """
+
+    mode: Mode
+    source_rows: int
+    cursor_from: str | None = None
+    bounds: dict[str, Any] = field(default_factory=dict)
+
+
+class Reader(Protocol):
+    """What every source can do. Used as a context manager: inside, reads are of one snapshot where the source has one."""
+
+    def __enter__(self) -> Reader: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def plan(self, table: Table, state: dict[str, Any], *, full: bool) -> Plan:
+        """Decide how to read `table`, given what the last run left in `state`."""
+        ...
+
+    def chunks(self, table: Table, plan: Plan) -> Iterator[str]:
+        """Relations (SQL) of incoming rows, each to be consumed before the next is asked for."""
+        ...
+
+    def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:
+        """The state to commit with the load once every chunk was consumed."""
+        ...

@@ -22,7 +22,9 @@ LAKE_KEY_NAME = "lake"
 """The name under which the lake's key is known inside a connection, never its value."""
 
 
-def blank_connection(settings: Settings, *, postgres: bool = False, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
+def blank_connection(
+    settings: Settings, *, postgres: bool = False, memory_limit: str | None = None
+) -> duckdb.DuckDBPyConnection:
     """An in-memory connection with our extensions, encrypted spill files and no downloads.
 
     Args:
@@ -50,9 +52,7 @@ def blank_connection(settings: Settings, *, postgres: bool = False, memory_limit
     return connection
 
 
-def attach(
-    connection: duckdb.DuckDBPyConnection, path: Path, alias: str, key: str, *, read_only: bool = False
-) -> None:
+def attach(connection: duckdb.DuckDBPyConnection, path: Path, alias: str, key: str, *, read_only: bool = False) -> None:
     """Attach an encrypted database. A wrong key or a held file is a clear error without the key in it."""
     options = f"ENCRYPTION_KEY '{key}'" + (", READ_ONLY" if read_only else "")
     try:

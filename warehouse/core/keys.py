@@ -50,7 +50,8 @@ def warehouse_key(settings: Settings) -> str:
     secret = settings.dbt_env_secret_warehouse_key
     if secret is None or not secret.get_secret_value():
         raise ConfigurationError(
-            f"{WAREHOUSE_KEY_VARIABLE} is not set", todo="run `make refresh`, which writes .env, or restore your .env"
+            f"{WAREHOUSE_KEY_VARIABLE} is not set",
+            todo="run `make refresh`, which writes .env, or restore your .env",
         )
     return _checked(secret.get_secret_value(), WAREHOUSE_KEY_VARIABLE)
 
@@ -63,7 +64,8 @@ def file_key(settings: Settings, name: str) -> str:
         text = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         raise ConfigurationError(
-            f"the key file {path.name} is missing", todo="run `make refresh` on a new home, or restore the key from your backup"
+            f"the key file {path.name} is missing",
+            todo="run `make refresh` on a new home, or restore the key from your backup",
         ) from None
     if mode & 0o077:
         raise ConfigurationError(f"the key file {path.name} can be read by others", todo=f"chmod 600 {path}")

@@ -24,7 +24,13 @@ def writer_lock(settings: Settings, purpose: str) -> Iterator[None]:
     try:
         with FileLock(path, timeout=0):
             holder.write_text(
-                json.dumps({"pid": os.getpid(), "purpose": purpose, "since": datetime.now(UTC).isoformat(timespec="seconds")})
+                json.dumps(
+                    {
+                        "pid": os.getpid(),
+                        "purpose": purpose,
+                        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                    }
+                )
             )
             try:
                 yield

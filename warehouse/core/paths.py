@@ -75,6 +75,21 @@ class Home:
         return self.root / "site"
 
     @property
+    def dbt_target(self) -> Path:
+        """dbt's artefacts of the last refresh (manifest, compiled SQL, run results, static docs)."""
+        return self.root / "target"
+
+    @property
+    def logs(self) -> Path:
+        """dbt's logs."""
+        return self.root / "logs"
+
+    @property
+    def build_state(self) -> Path:
+        """Which data and which models the last successful build was of."""
+        return self.root / "build_state.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the one writer."""
         return self.root / "warehouse.lock"

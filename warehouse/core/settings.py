@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     sim_start: dt.date = dt.date(2024, 1, 1)
 
     cursor_lag_seconds: int = Field(600, ge=0, description="how far behind the last cursor each run reads again")
+    compare_below_rows: int = Field(
+        250_000,
+        ge=0,
+        description="tables up to this size are compared whole each run: deletions and late updates included",
+    )
     dbt_env_secret_warehouse_key: SecretStr | None = Field(None, description="opens the warehouse; in .env")
 
     @field_validator("warehouse_home", mode="after")
@@ -114,7 +119,9 @@ def load_settings(**overrides: object) -> Settings:
             f"{'.'.join(map(str, item['loc'])).upper() or 'settings'}: {item['msg']}"
             for item in error.errors(include_url=False, include_input=False)
         )
-        raise ConfigurationError(f"the settings are not usable: {problems}", todo="correct .env or the environment") from None
+        raise ConfigurationError(
+            f"the settings are not usable: {problems}", todo="correct .env or the environment"
+        ) from None
 
 
 @lru_cache(maxsize=1)

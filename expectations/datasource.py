@@ -1,0 +1,81 @@
+"""Great Expectations on one DuckDB connection that we hold, so that everything is computed inside DuckDB.
+
+Great Expectations expects to open and close connections itself. Ours is in memory with an encrypted file attached:
+closed, it is gone, and no connection string can describe it. So the engine below always hands out the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import duckdb
+import sqlalchemy as sa
+from duckdb_engine import ConnectionWrapper
+from great_expectations.compatibility import pydantic
+from great_expectations.datasource.fluent.sql_datasource import SQLDatasource
+from great_expectations.execution_engine import SqlAlchemyExecutionEngine
+from sqlalchemy.pool import StaticPool
+
+
+class QueryFailed(Exception):
+    """A query of an expectation failed. Carries the kind of error and no message: DuckDB's quote the data."""
+
+
+class HeldEngine(SqlAlchemyExecutionEngine):
+    """Keeps its connection open between executing and fetching, and its errors free of values."""
+
+    _held: sa.Connection | None = None
+
+    @contextmanager
+    def get_connection(self) -> Iterator[sa.Connection]:
+        """The one connection; what fails in it is raised without its message."""
+        if self._held is None:
+            self._held = self.engine.connect()
+        try:
+            yield self._held
+        except sa.exc.DBAPIError as error:
+            raise QueryFailed(type(error.orig).__name__) from None
+
+
+class HeldDuckDBDatasource(SQLDatasource):
+    """One schema of the database that is attached to the held connection."""
+
+    type: Literal["duckdb_held"] = "duckdb_held"  # type: ignore[assignment]  # how every GX datasource names its type
+    connection_string: str = "duckdb:///:memory:"
+    """Never opened: `hold` gives the connection."""
+    database_schema: str
+    _held_connection: duckdb.DuckDBPyConnection | None = pydantic.PrivateAttr(None)
+
+    def hold(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Use this connection for every query; whoever opened it closes it."""
+        self._held_connection = connection
+
+    @property
+    def schema_(self) -> str | None:
+        """Where the tables of this datasource are."""
+        return self.database_schema
+
+    @property
+    def execution_engine_type(self) -> type[SqlAlchemyExecutionEngine]:
+        """The engine that holds."""
+        return HeldEngine
+
+    def _create_engine(self) -> sa.Engine:
+        return sa.create_engine(
+            self.connection_string, poolclass=StaticPool, creator=lambda: _Borrowed(self._held_connection)
+        )
+
+    def get_execution_engine(self) -> SqlAlchemyExecutionEngine:
+        """One engine for all suites of this schema; it writes nothing, not even temporary tables."""
+        if not self._execution_engine:
+            self._execution_engine = HeldEngine(engine=self.get_engine(), create_temp_table=False)
+        return self._execution_engine
+
+
+class _Borrowed(ConnectionWrapper):  # type: ignore[misc]  # duckdb_engine is not typed
+    """A connection that SQLAlchemy may use and not close: the datasources of several schemas share it."""
+
+    def close(self) -> None:
+        """Leave it open for the other schemas."""

@@ -1,0 +1,158 @@
+"""Runs the suites of a border and builds their data docs. Raises nothing for failed expectations: the caller decides."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from copy import copy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from expectations.report import Border, Failure, QualityReport
+from warehouse.core.database import open_warehouse
+from warehouse.core.paths import Home
+from warehouse.core.settings import CATALOG, Settings
+
+if TYPE_CHECKING:
+    import duckdb
+    from great_expectations.data_context import EphemeralDataContext
+
+    from expectations.rules import Suite
+
+Progress = Callable[[str], None]
+
+DOCS_SITE = "data_docs"
+
+
+def run_landing(settings: Settings, progress: Progress) -> QualityReport:
+    """Check `raw_*`, before anything is built from it.
+
+    Raises:
+        ConfigurationError: there is no warehouse yet, or its key does not fit.
+        AlreadyRunning: another process is writing to it.
+    """
+    return _run(settings, "landing", progress)
+
+
+def run_publishing(settings: Settings, progress: Progress) -> QualityReport:
+    """Check `public`, before it is published. Raises as `run_landing` does."""
+    return _run(settings, "publishing", progress)
+
+
+def _run(settings: Settings, border: Border, progress: Progress) -> QualityReport:
+    started = time.perf_counter()
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.CRITICAL)  # its messages can quote what a query returned
+
+    # Great Expectations takes seconds to import, so only where it runs.
+    from expectations import landing, publishing
+    from expectations.rules import add_macros
+
+    folder = Home.of(settings).site / "data_docs" / border
+    with open_warehouse(settings, read_only=True) as connection:
+        add_macros(connection)
+        suites = landing.suites() if border == "landing" else publishing.suites(connection)
+        failed, evaluated = _validate(connection, suites, folder, progress)
+    return QualityReport(
+        border=border,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        suites=len(suites),
+        expectations=evaluated,
+        failed=tuple(failed),
+        seconds=time.perf_counter() - started,
+        data_docs=folder / "index.html",
+    )
+
+
+def _validate(
+    connection: duckdb.DuckDBPyConnection, suites: Sequence[Suite], folder: Path, progress: Progress
+) -> tuple[list[Failure], int]:
+    context = _context(folder)
+    existing = {
+        f"{schema}.{table}"
+        for schema, table in connection.execute(
+            "select table_schema, table_name from information_schema.tables where table_catalog = ?", [CATALOG]
+        ).fetchall()
+    }
+    failed: list[Failure] = []
+    evaluated = 0
+    for number, suite in enumerate(suites, start=1):
+        progress(f"{suite.name} ({number} of {len(suites)})")
+        if suite.name not in existing:
+            failed.append(Failure(suite.name, "the table exists", None))
+            evaluated += 1
+            continue
+        for result in _validate_table(context, connection, suite):
+            evaluated += 1
+            if not result.success:
+                failed.append(_failure(suite, result.expectation_config))
+    progress("data docs")
+    _build_docs(context, folder)
+    return failed, evaluated
+
+
+def _context(folder: Path) -> EphemeralDataContext:
+    """A context that lives in memory; the only thing it writes is the data docs in `folder`."""
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+    site = {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder)},
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+    }
+    config = DataContextConfig(
+        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        data_docs_sites={DOCS_SITE: site},
+        progress_bars={"globally": False},
+        analytics_enabled=False,
+    )
+    return gx.get_context(mode="ephemeral", project_config=config)
+
+
+def _validate_table(
+    context: EphemeralDataContext, connection: duckdb.DuckDBPyConnection, suite: Suite
+) -> list[Any]:
+    import great_expectations as gx
+
+    datasource = _datasource(context, connection, suite.schema)
+    batch = datasource.add_table_asset(suite.table).add_batch_definition_whole_table("all rows")
+    expectations = context.suites.add(gx.ExpectationSuite(suite.name, expectations=[copy(rule) for rule in suite.expectations]))
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=suite.name, data=batch, suite=expectations)
+    )
+    # BOOLEAN_ONLY: anything more keeps row values in the results, and the data docs show them.
+    return list(definition.run(result_format="BOOLEAN_ONLY").results)
+
+
+def _datasource(context: EphemeralDataContext, connection: duckdb.DuckDBPyConnection, schema: str) -> Any:
+    from expectations.datasource import HeldDuckDBDatasource
+
+    if schema in context.data_sources.all():
+        return context.data_sources.get(schema)
+    datasource = HeldDuckDBDatasource(name=schema, database_schema=schema)
+    datasource.hold(connection)
+    return context.add_datasource(datasource=datasource)
+
+
+def _failure(suite: Suite, expectation: Any) -> Failure:
+    meta = expectation.meta or {}
+    columns = expectation.kwargs.get("column_list")
+    return Failure(
+        suite=suite.name,
+        expectation=meta.get("rule", expectation.type),
+        column=meta.get("column") or expectation.kwargs.get("column") or (", ".join(columns) if columns else None),
+    )
+
+
+def _build_docs(context: EphemeralDataContext, folder: Path) -> None:
+    from expectations.docs import make_self_contained
+
+    shutil.rmtree(folder, ignore_errors=True)
+    context.build_data_docs(site_names=[DOCS_SITE])
+    make_self_contained(folder)

@@ -1,0 +1,317 @@
+"""From sealed lake files into the raw tables, through dlt: one pipeline and one package per source.
+
+dlt gives the load its bookkeeping: a package that survives a killed process, merge without doubled rows, and
+the position in the source (cursors, offsets) committed in the same package as the data. Three rules keep that
+bookkeeping honest:
+
+* **The warehouse is the only memory.** dlt's folder holds the package in flight and is emptied around it, so
+  it can be lost, or older or newer than the warehouse, without a row being skipped.
+* **A package names the package it follows.** When the warehouse is not where the package expects it (a
+  restored backup), loading it would step over what lies between: it is discarded, its rows are read again.
+* **dlt moves no data.** It gets a query over the encrypted files (a "model"); DuckDB reads them itself.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+from dlt.common.destination.client import SqlModel, WithStateSync
+from dlt.common.destination.exceptions import DestinationUndefinedEntity, WithJobError
+from dlt.common.exceptions import DltException
+from dlt.common.schema.typing import TColumnSchema
+from dlt.common.storages.load_package import ParsedLoadJobFileName
+from dlt.common.versioned_state import decompress_state
+from dlt.extract import DltResource, DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.pipeline.pipeline import Pipeline
+
+from ingestion.destinations.duckdb import held_warehouse
+from ingestion.destinations.runtime import quiet_dlt
+from ingestion.lake import sql_text
+from ingestion.schema import SourceName, Table, tables
+from warehouse.core.database import LAKE_KEY_NAME
+from warehouse.core.errors import ConfigurationError, LoadIncomplete
+from warehouse.core.paths import Home
+from warehouse.core.settings import Settings
+
+DLT_TYPES: dict[str, TColumnSchema] = {
+    "varchar": {"data_type": "text"},
+    "smallint": {"data_type": "bigint", "precision": 16},
+    "integer": {"data_type": "bigint", "precision": 32},
+    "bigint": {"data_type": "bigint"},
+    "boolean": {"data_type": "bool"},
+    "date": {"data_type": "date"},
+    "timestamp with time zone": {"data_type": "timestamp", "timezone": True},
+    "json": {"data_type": "json"},
+}
+"""DuckDB type of a raw column → dlt's hint for it. Decimals carry their own precision and scale."""
+
+NEWEST = "_landed_at"
+"""Among versions of one key in one package, the one that landed last becomes current."""
+
+
+@dataclass(frozen=True)
+class LandedTable:
+    """The sealed lake files of one table, to be loaded together."""
+
+    table: Table
+    load_id: str
+    files: tuple[Path, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
+class LoadResult:
+    """What one call loaded. `dlt_load_id` is None when nothing had to be stored."""
+
+    dlt_load_id: str | None
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows read from the lake, by table."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Committed:
+    """The last package the warehouse holds whole: its id and the position in the source that goes with it."""
+
+    load_id: str | None
+    state: dict[str, Any]
+
+
+def load_packages(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    source: SourceName,
+    landed: Sequence[LandedTable],
+    state: Mapping[str, Any],
+    progress: Callable[[str], None],
+) -> LoadResult:
+    """Load the files of `landed` and commit `state` with them, as one package.
+
+    Current rows are replaced by key, history is appended. With nothing landed only a changed state is stored.
+    A package that an earlier run left behind is finished first.
+
+    Args:
+        connection: holds the warehouse for writing and knows the lake's key; it stays open.
+        landed: at most one entry per table; the raw tables exist.
+        state: JSON-able; replaces the state of the source as a whole.
+
+    Raises:
+        ConfigurationError: the lake's key does not open the files.
+        LoadIncomplete: a file is missing or not what was landed, or a table could not be loaded. In the last
+            case the package stays pending, and the next call (or :func:`drain_pending`) loads it.
+    """
+    started = time.perf_counter()
+    position = json.loads(json.dumps(state))
+    for entry in landed:
+        _check_files(connection, entry)
+    with _pipeline(connection, settings, source) as pipeline:
+        _finish_pending(pipeline, source, progress)
+        committed = _committed(pipeline, source)
+        if not landed and committed.state == position:
+            return LoadResult(None)
+        pipeline.drop()
+        with _explained(source):
+            pipeline.sync_destination()
+            _remember(pipeline, source, {"position": position, "after": committed.load_id})
+            progress(f"{source}: loading {len(landed)} tables, {sum(entry.rows for entry in landed):,} rows")
+            pipeline.extract(_package(pipeline, source, landed))
+            pipeline.normalize()
+            info = pipeline.load(workers=1)
+        shutil.rmtree(pipeline.working_dir)
+    return LoadResult(
+        info.loads_ids[-1],
+        {entry.table.name: entry.rows for entry in landed},
+        time.perf_counter() - started,
+    )
+
+
+def read_state(connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName) -> dict[str, Any]:
+    """The state committed with the last complete package of a source; empty before the first.
+
+    Read from the warehouse, never from dlt's folder: it cannot be ahead of the data.
+    """
+    with _pipeline(connection, settings, source) as pipeline:
+        return _committed(pipeline, source).state
+
+
+def drain_pending(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    source: SourceName,
+    progress: Callable[[str], None],
+) -> bool:
+    """Finish the package that a killed run left behind; True when there was one and it is now loaded.
+
+    Raises:
+        LoadIncomplete: it cannot be loaded; it stays pending.
+    """
+    with _pipeline(connection, settings, source) as pipeline:
+        return _finish_pending(pipeline, source, progress)
+
+
+@contextmanager
+def _pipeline(connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName) -> Iterator[Pipeline]:
+    folder = Home.of(settings).dlt
+    with quiet_dlt(folder):
+        pipeline = dlt.pipeline(
+            pipeline_name=source,
+            pipelines_dir=str(folder),
+            destination=held_warehouse(connection),
+            dataset_name=next(iter(tables(source).values())).raw_schema,
+        )
+        try:
+            yield pipeline
+        finally:
+            pipeline.deactivate()
+
+
+def _finish_pending(pipeline: Pipeline, source: SourceName, progress: Callable[[str], None]) -> bool:
+    if not pipeline.has_pending_data:
+        return False
+    remembered = pipeline.state["sources"].get(source, {})
+    if remembered.get("after") != _committed(pipeline, source).load_id:
+        progress(f"{source}: an interrupted package does not follow what is loaded; its rows are read again")
+        pipeline.drop()
+        return False
+    progress(f"{source}: finishing the package of an interrupted run")
+    with _explained(source):
+        pipeline.normalize()
+        pipeline.load(workers=1)
+    shutil.rmtree(pipeline.working_dir)
+    return True
+
+
+def _committed(pipeline: Pipeline, source: SourceName) -> _Committed:
+    client = pipeline.destination_client()
+    if not isinstance(client, WithStateSync):
+        raise TypeError("the destination keeps no state")
+    with client:
+        try:
+            stored = client.get_stored_state(source)
+        except DestinationUndefinedEntity:  # nothing was ever loaded
+            stored = None
+    if stored is None:
+        return _Committed(None, {})
+    return _Committed(stored._dlt_load_id, decompress_state(stored.state)["sources"][source]["position"])
+
+
+def _remember(pipeline: Pipeline, source: SourceName, remembered: dict[str, Any]) -> None:
+    with pipeline.managed_state() as state:
+        state.setdefault("sources", {})[source] = remembered
+
+
+def _package(pipeline: Pipeline, source: SourceName, landed: Sequence[LandedTable]) -> DltSource:
+    folder = Path(pipeline.working_dir) / "models"
+    folder.mkdir()
+    resources = [resource for entry in landed for resource in _resources(folder, entry)]
+    return DltSource(dlt.Schema(source), source, resources)
+
+
+def _resources(folder: Path, entry: LandedTable) -> Iterator[DltResource]:
+    table = entry.table
+    model = folder / f"{table.name}.model"
+    query = SqlModel.from_query_string(_select(entry), "duckdb")
+    model.write_text(str(query), encoding="utf-8")
+    columns = {name: _hint(name, sql_type) for name, sql_type in table.landed_columns}
+
+    def files() -> Iterator[Any]:
+        yield dlt.mark.with_file_import(str(model), "model", entry.rows)
+
+    yield dlt.resource(
+        files,
+        name=table.name,
+        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
+        primary_key=table.key,
+        columns={**columns, NEWEST: {**columns[NEWEST], "dedup_sort": "desc"}},
+    )
+    if table.history:
+        yield dlt.resource(files, name=f"{table.name}_history", write_disposition="append", columns=columns)
+
+
+def _select(entry: LandedTable) -> str:
+    columns = ", ".join(f'"{name}"' for name, _ in entry.table.landed_columns)
+    return f"SELECT {columns} FROM {_files(entry)}"
+
+
+def _files(entry: LandedTable) -> str:
+    paths = ", ".join(sql_text(path) for path in entry.files)
+    return f"read_parquet([{paths}], encryption_config = {{footer_key: '{LAKE_KEY_NAME}'}})"
+
+
+def _hint(name: str, sql_type: str) -> TColumnSchema:
+    if sql_type.startswith("decimal("):
+        precision, scale = map(int, sql_type.removeprefix("decimal(").removesuffix(")").split(","))
+        return {"name": name, "data_type": "decimal", "precision": precision, "scale": scale}
+    return {"name": name, **DLT_TYPES[sql_type]}
+
+
+def _check_files(connection: duckdb.DuckDBPyConnection, entry: LandedTable) -> None:
+    """dlt does not validate a model (a double 3.7 lands in a bigint as 4), so the files are checked before it."""
+    missing = [path for path in entry.files if not path.is_file()]
+    if missing:
+        raise _refused(entry, f"{len(missing)} of {len(entry.files)} lake files are missing")
+    try:
+        described = connection.execute(f"DESCRIBE SELECT * FROM {_files(entry)}").fetchall()
+        counted = connection.execute(f"SELECT count(*) FROM {_files(entry)}").fetchone()
+    except duckdb.Error as error:
+        raise _unreadable(entry, error) from None
+    found = {name: sql_type.lower() for name, sql_type, *_ in described}
+    pinned = dict(entry.table.landed_columns)
+    wrong = sorted(name for name in found.keys() | pinned.keys() if found.get(name) != pinned.get(name))
+    if wrong:
+        raise _refused(entry, f"the lake files are not of the pinned shape in {', '.join(wrong)}")
+    if counted != (entry.rows,):
+        raise _refused(entry, "the lake files do not hold the rows that were counted")
+
+
+def _refused(entry: LandedTable, problem: str) -> LoadIncomplete:
+    return LoadIncomplete(
+        f"{entry.table.qualified}, load {entry.load_id}: {problem}",
+        kept="everything loaded before; nothing of this load",
+        todo="run `warehouse ingest` again: it reads from the last committed position",
+    )
+
+
+def _unreadable(entry: LandedTable, error: duckdb.Error) -> Exception:
+    # DuckDB's message names the file and the cipher, never a value, but differs between versions
+    if "key" in str(error).lower() or "decrypt" in str(error).lower():
+        return ConfigurationError(
+            f"{entry.table.qualified}, load {entry.load_id}: the files do not open with this lake key",
+            kept="the files and the warehouse are untouched",
+            todo="restore the keys/ that belong to this WAREHOUSE_HOME",
+        )
+    return _refused(entry, f"the lake files cannot be read ({type(error).__name__})")
+
+
+@contextmanager
+def _explained(source: SourceName) -> Iterator[None]:
+    """Turn dlt's errors, which quote the database and so perhaps a value, into ours, which name the table."""
+    try:
+        yield
+    except DltException as error:
+        failure = error.exception if isinstance(error, PipelineStepFailed) else error
+        if isinstance(failure, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise _load_error(source, failure) from None
+
+
+def _load_error(source: SourceName, failure: BaseException) -> LoadIncomplete:
+    table = "the package"
+    if isinstance(failure, WithJobError):
+        table = ParsedLoadJobFileName.parse(failure.job_id).table_name
+    cause = type(getattr(failure, "client_exception", failure)).__name__
+    return LoadIncomplete(
+        f"{source}: {table} could not be loaded ({cause})",
+        kept="the sealed files in the lake; the package stays pending and no position moved",
+        todo="correct the cause (a full disk, a missing lake file), then run `warehouse ingest` again",
+    )

@@ -1,0 +1,284 @@
+"""One landing run: every source in turn, each in one snapshot, each load all or nothing.
+
+Order within a source, and why: the lake is sealed first (the record), then the vault and the quarantine (repeatable
+inserts), then dlt loads the sealed files and commits the cursors with them, then the manifest. Killed anywhere, the
+next run reads again from the last committed cursor and lands nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+
+from ingestion import boundary, landing, manifest
+from ingestion.lake import Lake
+from ingestion.load import LandedTable, drain_pending, load_packages, read_state
+from ingestion.raw import create_raw_tables
+from ingestion.schema import SourceName, Table, tables
+from ingestion.sources.mongodb import MongoReader
+from ingestion.sources.oltp import OltpReader
+from ingestion.sources.stream import StreamReader
+from warehouse.core.database import open_warehouse
+from warehouse.core.endpoints import Endpoints
+from warehouse.core.errors import ConfigurationError, WarehouseError
+from warehouse.core.settings import CATALOG, Settings
+from warehouse.privacy import vault
+from warehouse.privacy.tokens import token_key
+
+LIVE_SOURCES: tuple[SourceName, ...] = ("oltp", "mongodb", "stream")
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class SourceReport:
+    """What one source gave: table → counts, and what a person should know about its shape."""
+
+    source: SourceName
+    tables: dict[str, landing.Counts] = field(default_factory=dict)
+    alerts: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def total(self, name: str) -> int:
+        """Sum of one count over the tables."""
+        return sum(getattr(counts, name) for counts in self.tables.values())
+
+
+@dataclass
+class IngestReport:
+    """What a run landed."""
+
+    run_id: str
+    sources: list[SourceReport] = field(default_factory=list)
+
+    @property
+    def landed_rows(self) -> int:
+        """New versions, deletions included."""
+        return sum(report.total("landed_rows") + report.total("deleted_rows") for report in self.sources)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json` and the run report."""
+        names = (
+            "source_rows",
+            "landed_rows",
+            "unchanged_rows",
+            "deleted_rows",
+            "quarantined_rows",
+            "unknown_keys",
+        )
+        return {
+            "run_id": self.run_id,
+            "landed_rows": self.landed_rows,
+            "sources": {
+                report.source: {
+                    "seconds": round(report.seconds, 2),
+                    "alerts": report.alerts,
+                    "tables": {
+                        table: {name: getattr(counts, name) for name in names}
+                        for table, counts in report.tables.items()
+                    },
+                }
+                for report in self.sources
+            },
+        }
+
+
+def ingest(
+    settings: Settings,
+    endpoints: Endpoints,
+    *,
+    run_id: str,
+    sources: Sequence[SourceName] = LIVE_SOURCES,
+    full: bool = False,
+    accept_deletes: bool = False,
+    progress: Progress = lambda _: None,
+) -> IngestReport:
+    """Land what is new at the sources. The caller holds the writer's lock.
+
+    Args:
+        full: compare every row and key with what has landed, whatever the size; read topics from their beginning.
+        accept_deletes: let a comparison delete more than the threshold.
+
+    Raises:
+        WarehouseError: of the first source that failed; the others have landed all the same.
+    """
+    report = IngestReport(run_id)
+    failures: list[WarehouseError] = []
+    with open_warehouse(settings, postgres=True) as connection:
+        create_raw_tables(connection)
+        vault.attach_vault(connection, settings)
+        boundary.install(connection, token_key(settings))
+        landing.prepare(connection)
+        for source in sources:
+            try:
+                report.sources.append(
+                    _ingest_source(connection, settings, endpoints, source, run_id, full, accept_deletes, progress)
+                )
+            except WarehouseError as error:
+                progress(f"{source}: failed")
+                failures.append(error)
+            except duckdb.Error as error:
+                # DuckDB's own messages may quote a value: only their class may leave this place
+                failures.append(_duckdb_failure(source, error))
+    if failures:
+        failures[0].kept += "; landed in this run: " + (", ".join(done.source for done in report.sources) or "nothing")
+        raise failures[0]
+    return report
+
+
+def _ingest_source(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    endpoints: Endpoints,
+    source: SourceName,
+    run_id: str,
+    full: bool,
+    accept_deletes: bool,
+    progress: Progress,
+) -> SourceReport:
+    started = datetime.now(UTC)
+    lake = Lake(settings)
+    drain_pending(connection, settings, source, progress)
+    state = read_state(connection, settings, source)
+    pinned = list(tables(source).values())
+    load_id = f"{started:%Y%m%dT%H%M%S%f}Z"
+    report = SourceReport(source)
+    loads: list[manifest.TableLoad] = []
+    new_state: dict[str, Any] = {}
+    for table in pinned:
+        lake.discard_unsealed(source, table.name)
+    connection.execute("truncate pending_vault")
+    connection.execute("truncate pending_quarantine")
+
+    with _reader(connection, settings, endpoints, source) as reader:
+        report.alerts = reader.check_shape(pinned)
+        for table in pinned:
+            loads.append(
+                _land_table(
+                    connection,
+                    lake,
+                    reader,
+                    table,
+                    state.get(table.name, {}),
+                    load_id,
+                    full,
+                    accept_deletes,
+                    new_state,
+                )
+            )
+            report.tables[table.name] = loads[-1].counts
+            progress(f"{source}.{table.name}: {_summary(loads[-1].counts)}")
+
+    landed = []
+    for load in loads:
+        if load.counts.files:
+            rows = load.counts.landed_rows + load.counts.deleted_rows
+            lake.seal(source, load.table.name, load_id, _seal_facts(load))
+            landed.append(LandedTable(load.table, load_id, tuple(load.counts.files), rows))
+    vault.store_entries(connection, "pending_vault")
+    _store_quarantine(connection)
+    if landed or new_state != state:
+        load_packages(connection, settings, source, landed, new_state, progress)
+    manifest.record(connection, run_id, loads)
+    report.seconds = (datetime.now(UTC) - started).total_seconds()
+    return report
+
+
+def _land_table(
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    reader: OltpReader | MongoReader | StreamReader,
+    table: Table,
+    state: dict[str, Any],
+    load_id: str,
+    full: bool,
+    accept_deletes: bool,
+    new_state: dict[str, Any],
+) -> manifest.TableLoad:
+    started = datetime.now(UTC)
+    plan = reader.plan(table, state, full=full)
+    target = landing.TableLanding(connection, lake, table, load_id, started)
+    for relation in reader.chunks(table, plan):
+        target.add(relation)
+    target.counts.source_rows = plan.source_rows
+    if plan.mode == "compare":
+        target.mark_deleted(accept=accept_deletes)
+    counts = target.finish()
+    new_state[table.name] = reader.advanced(table, plan)
+    counts.cursor_to = _cursor_text(new_state[table.name])
+    return manifest.TableLoad(table, load_id, plan, counts, started, datetime.now(UTC))
+
+
+def _reader(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, endpoints: Endpoints, source: SourceName
+) -> OltpReader | MongoReader | StreamReader:
+    address = {
+        "oltp": endpoints.postgres_uri,
+        "mongodb": endpoints.mongodb_uri,
+        "stream": endpoints.kafka_bootstrap,
+    }.get(source)
+    if address is None:
+        raise ConfigurationError(
+            f"there is no address for the source {source}", todo="set its *_URI, or `warehouse sources up`"
+        )
+    match source:
+        case "oltp":
+            return OltpReader(connection, settings, address)
+        case "mongodb":
+            return MongoReader(connection, settings, address)
+        case _:
+            return StreamReader(connection, settings, address)
+
+
+def _seal_facts(load: manifest.TableLoad) -> dict[str, Any]:
+    return {
+        "rows": {path.name: rows for path, rows in load.counts.files.items()},
+        "mode": load.plan.mode,
+        "source_rows": load.counts.source_rows,
+        "schema_fingerprint": load.table.fingerprint,
+    }
+
+
+def _store_quarantine(connection: duckdb.DuckDBPyConnection) -> None:
+    """A bad row that is read again is not counted again, unless it changed or its reason did."""
+    connection.execute(f"""
+        insert into {CATALOG}.raw_ops.quarantine
+        select pending.* from pending_quarantine as pending
+        anti join {CATALOG}.raw_ops.quarantine as kept
+            on pending.source = kept.source and pending.table_name = kept.table_name
+            and pending.position is not distinct from kept.position
+            and pending.reason = kept.reason and pending.payload::varchar is not distinct from kept.payload::varchar
+    """)
+
+
+def _duckdb_failure(source: str, error: duckdb.Error) -> WarehouseError:
+    full_disk = any(sign in str(error).lower() for sign in ("no space left", "disk full", "out of disk"))
+    return WarehouseError(
+        f"{source}: landing failed ({'the disk is full' if full_disk else type(error).__name__})",
+        kept="everything landed before; the load that failed is discarded on the next run",
+        todo="free some space, then run this again"
+        if full_disk
+        else "run this again; `warehouse doctor` looks for causes",
+    )
+
+
+def _summary(counts: landing.Counts) -> str:
+    parts = [f"{counts.landed_rows:,} new"]
+    if counts.unchanged_rows:
+        parts.append(f"{counts.unchanged_rows:,} unchanged")
+    if counts.deleted_rows:
+        parts.append(f"{counts.deleted_rows:,} deleted at the source")
+    if counts.quarantined_rows:
+        parts.append(f"{counts.quarantined_rows:,} quarantined")
+    return ", ".join(parts)
+
+
+def _cursor_text(state: dict[str, Any]) -> str | None:
+    if "offsets" in state:
+        return ",".join(f"{partition}:{offset}" for partition, offset in sorted(state["offsets"].items())) or None
+    cursor = state.get("cursor")
+    return str(cursor) if cursor else None

@@ -1,0 +1,5 @@
+"""MongoDB `stripe_nosql`."""
+
+from ingestion.sources.mongodb.reader import MongoReader
+
+__all__ = ["MongoReader"]

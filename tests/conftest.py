@@ -1,0 +1,53 @@
+"""Fixtures for every test: settings that touch nothing of the developer's, and the real source systems."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from warehouse import servers as embedded
+from warehouse.core.endpoints import Endpoints
+from warehouse.core.keys import create_missing_keys
+from warehouse.core.settings import Settings, load_settings
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(scope="session")
+def make_settings() -> MakeSettings:
+    """Settings of a new home with fresh keys: `make_settings(home, **overrides)`.
+
+    Addresses that the developer's environment or `.env` may hold do not count, and `.env` is not written.
+    """
+
+    def make(home: Path, **overrides: object) -> Settings:
+        values: dict[str, object] = {
+            "warehouse_home": home,
+            "postgres_uri": None,
+            "mongodb_uri": None,
+            "kafka_bootstrap": None,
+            "dbt_env_secret_warehouse_key": base64.b64encode(secrets.token_bytes(32)).decode(),
+        }
+        settings = load_settings(**values | overrides)
+        create_missing_keys(settings)
+        return settings
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def servers(
+    tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings
+) -> Iterator[tuple[Settings, Endpoints]]:
+    """PostgreSQL, MongoDB and Kafka, running and empty, shared by the session; stopped at its end."""
+    settings = make_settings(tmp_path_factory.mktemp("servers"))
+    try:
+        yield settings, embedded.up(settings)
+    except embedded.ServerMissing as error:
+        pytest.skip(error.what)
+    finally:
+        embedded.down(settings)

@@ -1,0 +1,137 @@
+"""dbt as a subprocess: its own memory, an environment without our other keys, its events as progress.
+
+`dbt` on the command line does the same; this only fills in the paths of one WAREHOUSE_HOME.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from warehouse.core.errors import ConfigurationError, QualityFailure, WarehouseError
+from warehouse.core.keys import WAREHOUSE_KEY_VARIABLE, warehouse_key
+from warehouse.core.paths import Home
+from warehouse.core.settings import PROJECT_ROOT, Settings
+
+Progress = Callable[[str], None]
+
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "JAVA_HOME", "SSL_CERT_FILE", "NO_COLOR")
+_PREFIXES = ("SNOWFLAKE_", "SPARK_", "DBT_")
+"""What dbt may see of our environment. A model can read any variable dbt has: POSTGRES_URI is not among them."""
+
+
+@dataclass
+class DbtResult:
+    """What one dbt command did, from run_results.json: counts by status, and the names of what failed."""
+
+    command: str
+    counts: dict[str, int] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+
+
+def run_dbt(settings: Settings, arguments: Sequence[str], *, progress: Progress = lambda _: None) -> DbtResult:
+    """Run one dbt command in the project.
+
+    Raises:
+        QualityFailure: a model, test or freshness check failed; the message names them and carries no value.
+        WarehouseError: dbt itself could not run.
+    """
+    ensure_profiles()
+    home = Home.of(settings)
+    command = [
+        sys.executable, "-m", "dbt.cli.main", "--log-format", "json", "--log-path", str(home.logs),
+        "--no-use-colors", *arguments,
+        "--target", settings.dbt_target, "--target-path", str(home.dbt_target),
+        "--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT),
+    ]  # fmt: skip
+    results_file = home.dbt_target / ("sources.json" if "freshness" in arguments else "run_results.json")
+    results_file.unlink(missing_ok=True)
+    errors: list[str] = []
+    process = subprocess.Popen(  # noqa: S603  our own interpreter, arguments from this program
+        command, cwd=PROJECT_ROOT, env=_environment(settings), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    if process.stdout is not None:
+        for line in process.stdout:
+            _follow(line, progress, errors)
+    code = process.wait()
+    result = _read_results(" ".join(arguments[:2]), results_file)
+    if code == 0:
+        return result
+    if result.failed:
+        raise QualityFailure(
+            f"dbt {arguments[0]}: {len(result.failed)} failed: {', '.join(result.failed[:8])}"
+            + (" …" if len(result.failed) > 8 else ""),
+            kept="everything landed; the published warehouse is the one before this run",
+            todo=f"see {home.logs / 'dbt.log'}; run `dbt {arguments[0]} --select {result.failed[0]}` by itself",
+        )
+    raise WarehouseError(
+        f"dbt {arguments[0]} did not run: {errors[0] if errors else 'no reason given'}",
+        kept="everything landed; the published warehouse is the one before this run",
+        todo=f"see {home.logs / 'dbt.log'}",
+    )
+
+
+def ensure_profiles() -> bool:
+    """Copy profiles.yml.example when there is no profiles.yml yet; returns whether it did."""
+    profiles = PROJECT_ROOT / "profiles.yml"
+    if profiles.exists():
+        return False
+    example = PROJECT_ROOT / "profiles.yml.example"
+    if not example.exists():
+        raise ConfigurationError("profiles.yml.example is missing", todo="restore it from the repository")
+    shutil.copyfile(example, profiles)
+    return True
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or name.startswith(_PREFIXES)
+    }
+    return passed | {
+        WAREHOUSE_KEY_VARIABLE: warehouse_key(settings),
+        "WAREHOUSE_HOME": str(settings.warehouse_home),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _follow(line: str, progress: Progress, errors: list[str]) -> None:
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        return
+    data, info = event.get("data", {}), event.get("info", {})
+    if info.get("name") in {"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult", "LogFreshnessResult"}:
+        node = data.get("node_info", {}).get("node_name") or data.get("name", "")
+        progress(f"{data.get('index', '?')}/{data.get('total', '?')} {node}")
+    if info.get("level") == "error" and info.get("name") in {"MainEncounteredError", "MainStackTrace"}:
+        # the first line names what is wrong; the rest may quote SQL
+        errors.append(str(data.get("exc") or info.get("msg", "")).strip().splitlines()[0])
+
+
+def _read_results(command: str, path: Path) -> DbtResult:
+    result = DbtResult(command)
+    if not path.exists():
+        return result
+    for item in json.loads(path.read_text(encoding="utf-8")).get("results", []):
+        status = str(item["status"])
+        result.counts[status] = result.counts.get(status, 0) + 1
+        name = ".".join(str(item["unique_id"]).split(".")[2:3])
+        if item["unique_id"].startswith("source."):
+            name = ".".join(str(item["unique_id"]).split(".")[2:4])
+        if status in {"error", "fail", "runtime error"}:
+            result.failed.append(name)
+        elif status == "warn":
+            result.warned.append(name)
+    return result

@@ -1,0 +1,1 @@
+"""Pseudonyms and the vault: what keeps personal data in its place."""

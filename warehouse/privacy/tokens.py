@@ -1,0 +1,91 @@
+"""Pseudonyms: HMAC-SHA256 under a versioned key, domain-separated, canonicalised first; null stays null.
+
+`install` brings the same function into SQL, so that a million values cost one query and never enter Python.
+The key reaches SQL as two 64-byte blocks in connection variables (RFC 2104: inner and outer pad), which no other
+connection sees, which no query text contains, and without which the macro raises.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import unicodedata
+
+import duckdb
+
+from warehouse.core.keys import file_key
+from warehouse.core.settings import Settings
+
+VERSION = "v1"
+_BLOCK = 64
+
+_CANONICAL_SQL = """
+    case domain
+        when 'email' then lower(trim(m))
+        when 'phone' then regexp_replace(m, '[^0-9+]', '', 'g')
+        when 'pan' then regexp_replace(m, '[^0-9]', '', 'g')
+        when 'ip' then lower(split_part(trim(m), '/', 1))
+        when 'postal_code' then upper(regexp_replace(m, '[[:space:]-]', '', 'g'))
+        when 'name' then lower(regexp_replace(trim(nfc_normalize(m)), '[[:space:]]+', ' ', 'g'))
+        else trim(nfc_normalize(m))
+    end
+"""
+
+_MACROS = (
+    f"create or replace temp macro canonical(domain, m) as ({_CANONICAL_SQL})",
+    f"""create or replace temp macro pseudonymise(domain, m) as (
+        case
+            when getvariable('token_inner') is null or getvariable('token_outer') is null
+                then error('the token key is not set on this connection')
+            when m is null then null
+            else '{VERSION}:' || sha256(
+                getvariable('token_outer')
+                || unhex(sha256(getvariable('token_inner') || encode(domain || '|' || canonical(domain, m))))
+            )
+        end
+    )""",
+)
+
+
+def token_key(settings: Settings) -> bytes:
+    """The pseudonym key, 32 bytes. Raises ConfigurationError when missing or short."""
+    return base64.b64decode(file_key(settings, "token_v1"))
+
+
+def canonical(domain: str, value: str) -> str:
+    """The form in which two spellings of one value are equal; the same rules as in SQL."""
+    match domain:
+        case "email":
+            return value.strip(" ").lower()
+        case "phone":
+            return re.sub(r"[^0-9+]", "", value)
+        case "pan":
+            return re.sub(r"[^0-9]", "", value)
+        case "ip":
+            return value.strip(" ").split("/")[0].lower()
+        case "postal_code":
+            return re.sub(r"[ \t\n\r\f\v-]", "", value).upper()
+        case "name":
+            return re.sub(r"[ \t\n\r\f\v]+", " ", unicodedata.normalize("NFC", value).strip(" ")).lower()
+        case _:
+            return unicodedata.normalize("NFC", value).strip(" ")
+
+
+def pseudonym(key: bytes, domain: str, value: str | None) -> str | None:
+    """One value's token, `v1:` and 64 hex digits: the reference that the SQL is tested against."""
+    if value is None:
+        return None
+    message = f"{domain}|{canonical(domain, value)}".encode()
+    return f"{VERSION}:{hmac.new(key, message, hashlib.sha256).hexdigest()}"
+
+
+def install(connection: duckdb.DuckDBPyConnection, key: bytes) -> None:
+    """Define `pseudonymise(domain, value)` on this connection and give it its key."""
+    block = key.ljust(_BLOCK, b"\0") if len(key) <= _BLOCK else hashlib.sha256(key).digest().ljust(_BLOCK, b"\0")
+    inner, outer = (bytes(byte ^ pad for byte in block).hex() for pad in (0x36, 0x5C))
+    connection.execute("set variable token_inner = unhex($pad)", {"pad": inner})
+    connection.execute("set variable token_outer = unhex($pad)", {"pad": outer})
+    for macro in _MACROS:
+        connection.execute(macro)

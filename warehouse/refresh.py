@@ -1,0 +1,141 @@
+"""The sequence, under one lock: sources → landing → expectations → freshness → build → expectations → publish → site.
+
+Each step is timed and recorded. A failing step ends the run; what readers see is still the copy published before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from expectations import QualityReport, run_landing, run_publishing
+from ingestion.run import ingest
+from warehouse import servers, simulation
+from warehouse.core.database import open_warehouse
+from warehouse.core.errors import QualityFailure, WarehouseError
+from warehouse.core.locks import writer_lock
+from warehouse.core.paths import Home
+from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
+from warehouse.dbt import run_dbt
+from warehouse.publish import publish
+from warehouse.report import RunReport, store_steps
+from warehouse.site import build_site
+
+Progress = Callable[[str], None]
+"""Called with one line of text; the step's name comes first in `step: text`."""
+
+MODEL_FOLDERS = ("models", "macros", "seeds", "snapshots", "tests/dbt")
+
+
+def refresh(settings: Settings, *, full: bool = False, progress: Progress = lambda _: None) -> RunReport:
+    """Bring the warehouse up to date and publish it.
+
+    Args:
+        full: compare every row with its source, rebuild every model.
+
+    Raises:
+        WarehouseError: naming the step that failed, what was kept and what to do. The run report is saved all the same.
+    """
+    report = RunReport.start()
+    with writer_lock(settings, "refresh"):
+        try:
+            _sequence(settings, report, full, progress)
+        except WarehouseError as error:
+            report.finish(error)
+            raise
+        else:
+            report.finish()
+        finally:
+            if report.status == "running":
+                report.status = "failed"
+            report.save(settings)
+    return report
+
+
+def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progress) -> None:
+    with report.step("sources") as detail:
+        endpoints = servers.up(settings, progress=_named("sources", progress))
+        detail["embedded"] = endpoints.postgres_admin_uri is not None
+    if endpoints.postgres_admin_uri and endpoints.mongodb_admin_uri:
+        with report.step("simulate") as detail:
+            filled = simulation.fill(settings, endpoints, progress=_named("simulate", progress))
+            detail["simulated_today"] = str(filled.current_date)
+
+    with report.step("ingest") as detail:
+        landed = ingest(
+            settings, endpoints, run_id=report.run_id, full=full, progress=_named("ingest", progress)
+        )
+        detail.update(landed.to_dict())
+    with report.step("landing expectations") as detail:
+        _demand(run_landing(settings, progress=_named("landing expectations", progress)), detail)
+    with report.step("freshness") as detail:
+        result = run_dbt(settings, ["source", "freshness"], progress=_named("freshness", progress))
+        detail.update(result.counts)
+
+    unchanged = not full and landed.landed_rows == 0 and _is_built(settings)
+    with report.step("build") as detail:
+        _build(settings, detail, unchanged=unchanged, full=full, progress=_named("build", progress))
+    with report.step("publishing expectations") as detail:
+        _demand(run_publishing(settings, progress=_named("publishing expectations", progress)), detail)
+    with report.step("publish") as detail:
+        published = publish(settings, progress=_named("publish", progress))
+        detail["tables"], detail["rows"] = len(published.tables), sum(published.tables.values())
+    with report.step("site") as detail:
+        if not unchanged:
+            run_dbt(settings, ["docs", "generate", "--static"], progress=_named("site", progress))
+        detail["path"] = str(build_site(settings, progress=_named("site", progress)))
+    store_steps(settings, report)
+
+
+def _build(settings: Settings, detail: dict[str, Any], *, unchanged: bool, full: bool, progress: Progress) -> None:
+    if unchanged:
+        # nothing landed and no model changed: only what describes the runs themselves is new
+        detail["status"] = "unchanged"
+        detail["selected"] = "ops"
+        result = run_dbt(settings, ["build", "--select", "path:models/ops"], progress=progress)
+    else:
+        Home.of(settings).build_state.unlink(missing_ok=True)
+        result = run_dbt(settings, ["build", *(["--full-refresh"] if full else [])], progress=progress)
+        Home.of(settings).build_state.write_text(json.dumps(_build_state(settings)))
+    detail.update(result.counts)
+    if result.warned:
+        detail["warned"] = result.warned
+
+
+def _is_built(settings: Settings) -> bool:
+    path = Home.of(settings).build_state
+    return path.exists() and json.loads(path.read_text()) == _build_state(settings)
+
+
+def _build_state(settings: Settings) -> dict[str, str | None]:
+    """The newest load that brought anything, and a digest of everything dbt builds from."""
+    with open_warehouse(settings, read_only=True) as connection:
+        row = connection.execute(
+            f"select max(load_id) from {CATALOG}.raw_ops.load_manifest where landed_rows + deleted_rows > 0"
+        ).fetchone()
+    digest = hashlib.sha256()
+    files = [PROJECT_ROOT / "dbt_project.yml"]
+    for folder in MODEL_FOLDERS:
+        files += sorted(path for path in (PROJECT_ROOT / folder).rglob("*") if path.suffix in {".sql", ".yml", ".csv", ".md"})
+    for path in files:
+        digest.update(str(path.relative_to(PROJECT_ROOT)).encode() + b"\0" + path.read_bytes())
+    return {"newest_load": row[0] if row else None, "models": digest.hexdigest(), "target": settings.dbt_target}
+
+
+def _demand(quality: QualityReport, detail: dict[str, Any]) -> None:
+    detail.update({"evaluated": quality.evaluated, "failed": len(quality.failed)})
+    if quality.failed:
+        first = "; ".join(f"{item.suite}: {item.expectation}({item.column})" for item in quality.failed[:5])
+        raise QualityFailure(
+            f"{len(quality.failed)} of {quality.evaluated} expectations failed: {first}",
+            kept="everything landed; the published warehouse is the one before this run",
+            todo="the data docs on the site name every expectation; correct the source or the rule, then refresh again",
+        )
+
+
+def _named(step: str, progress: Progress) -> Progress:
+    return lambda text: progress(f"{step}: {text}")
+
+
