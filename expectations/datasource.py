@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, Type  # noqa: UP035
 
 import duckdb
 import sqlalchemy as sa
 from duckdb_engine import ConnectionWrapper
 from great_expectations.compatibility import pydantic
 from great_expectations.datasource.fluent.sql_datasource import SQLDatasource
-from great_expectations.execution_engine import SqlAlchemyExecutionEngine
+from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlAlchemyExecutionEngine
 from sqlalchemy.pool import StaticPool
 
 
@@ -58,14 +58,15 @@ class HeldDuckDBDatasource(SQLDatasource):
         return self.database_schema
 
     @property
-    def execution_engine_type(self) -> type[SqlAlchemyExecutionEngine]:
+    def execution_engine_type(self) -> Type[SqlAlchemyExecutionEngine]:  # noqa: UP006  # `type` is a field here
         """The engine that holds."""
         return HeldEngine
 
     def _create_engine(self) -> sa.Engine:
-        return sa.create_engine(
-            self.connection_string, poolclass=StaticPool, creator=lambda: _Borrowed(self._held_connection)
-        )
+        connection = self._held_connection
+        if connection is None:
+            raise RuntimeError("call hold() before the datasource is used")
+        return sa.create_engine(self.connection_string, poolclass=StaticPool, creator=lambda: _Borrowed(connection))
 
     def get_execution_engine(self) -> SqlAlchemyExecutionEngine:
         """One engine for all suites of this schema; it writes nothing, not even temporary tables."""
@@ -74,8 +75,20 @@ class HeldDuckDBDatasource(SQLDatasource):
         return self._execution_engine
 
 
-class _Borrowed(ConnectionWrapper):  # type: ignore[misc]  # duckdb_engine is not typed
-    """A connection that SQLAlchemy may use and not close: the datasources of several schemas share it."""
+class _Borrowed(ConnectionWrapper):
+    """A connection that SQLAlchemy may use but not close: the datasources of several schemas share it.
+
+    Nor may it open transactions on it, for the same reason: one failed query would fail all that follow.
+    """
+
+    def begin(self) -> None:
+        """Stay in autocommit: the database is attached read-only."""
+
+    def commit(self) -> None:
+        """Nothing was begun."""
+
+    def rollback(self) -> None:
+        """Nothing was begun."""
 
     def close(self) -> None:
         """Leave it open for the other schemas."""

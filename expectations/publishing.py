@@ -1,2 +1,7 @@
+from __future__ import annotations
+import duckdb
 from expectations.rules import Suite
-def suites(connection)->list[Suite]: return []
+
+
+def suites(connection: duckdb.DuckDBPyConnection) -> list[Suite]:
+    return []

@@ -33,8 +33,8 @@ class QualityReport:
     finished_at: str
     """ISO 8601, UTC."""
     suites: int
-    expectations: int
-    """How many were evaluated."""
+    evaluated: int
+    """Expectations."""
     failed: tuple[Failure, ...]
     seconds: float
     data_docs: Path
@@ -52,7 +52,7 @@ class QualityReport:
             "success": self.success,
             "finished_at": self.finished_at,
             "suites": self.suites,
-            "expectations": self.expectations,
+            "evaluated": self.evaluated,
             "failed": [asdict(failure) for failure in self.failed],
             "seconds": round(self.seconds, 2),
         }

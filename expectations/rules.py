@@ -9,7 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import duckdb
-import great_expectations.expectations as gxe
+from great_expectations.expectations.core.expect_column_values_to_be_between import ExpectColumnValuesToBeBetween
+from great_expectations.expectations.core.expect_column_values_to_be_in_set import ExpectColumnValuesToBeInSet
+from great_expectations.expectations.core.expect_column_values_to_be_unique import ExpectColumnValuesToBeUnique
+from great_expectations.expectations.core.expect_column_values_to_not_be_null import ExpectColumnValuesToNotBeNull
+from great_expectations.expectations.core.expect_compound_columns_to_be_unique import ExpectCompoundColumnsToBeUnique
+from great_expectations.expectations.core.expect_table_columns_to_match_set import ExpectTableColumnsToMatchSet
+from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 from great_expectations.expectations.expectation import Expectation
 
 TOKEN = "v1:[0-9a-f]{64}"  # noqa: S105  # the shape of a token
@@ -54,36 +60,43 @@ def add_macros(connection: duckdb.DuckDBPyConnection) -> None:
 
 def never(rule: str, predicate: str, *, column: str | None = None) -> Expectation:
     """No row meets `predicate` (SQL over the table's columns). `rule` says what holds instead."""
-    return returns_nothing(rule, f"select 1 as broken from {{batch}} where {_literal(predicate)} limit 1", column=column)
+    return returns_nothing(
+        rule, f"select 1 as broken from {{batch}} where {_literal(predicate)} limit 1", column=column
+    )
 
 
 def returns_nothing(rule: str, query: str, *, column: str | None = None) -> Expectation:
     """`query` returns no row; `{batch}` in it is the table, other braces are doubled."""
-    return gxe.UnexpectedRowsExpectation(
+    return UnexpectedRowsExpectation(
         unexpected_rows_query=query, description=rule, meta={"rule": rule, "column": column}
     )
 
 
 def not_null(column: str) -> Expectation:
     """Every row has a value."""
-    return gxe.ExpectColumnValuesToNotBeNull(column=column)
+    return ExpectColumnValuesToNotBeNull(column=column)
 
 
 def unique(*columns: str) -> Expectation:
     """No two rows have the same values."""
     if len(columns) == 1:
-        return gxe.ExpectColumnValuesToBeUnique(column=columns[0])
-    return gxe.ExpectCompoundColumnsToBeUnique(column_list=list(columns))
+        return ExpectColumnValuesToBeUnique(column=columns[0])
+    return ExpectCompoundColumnsToBeUnique(column_list=list(columns))
+
+
+def exactly_columns(*columns: str) -> Expectation:
+    """The table has these columns and no other."""
+    return ExpectTableColumnsToMatchSet(column_set=list(columns), exact_match=True)
 
 
 def one_of(column: str, *values: str) -> Expectation:
     """Every value that is there is one of these."""
-    return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(values))
+    return ExpectColumnValuesToBeInSet(column=column, value_set=list(values))
 
 
 def between(column: str, low: float | None, high: float | None) -> Expectation:
     """Every value that is there lies in the range, bounds included."""
-    return gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high)
+    return ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high)
 
 
 def matches(column: str, pattern: str) -> Expectation:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from expectations.docs import make_self_contained
 from expectations.report import Border, Failure, QualityReport
 from warehouse.core.database import open_warehouse
 from warehouse.core.paths import Home
@@ -19,13 +22,15 @@ from warehouse.core.settings import CATALOG, Settings
 
 if TYPE_CHECKING:
     import duckdb
-    from great_expectations.data_context import EphemeralDataContext
+    from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
 
     from expectations.rules import Suite
 
 Progress = Callable[[str], None]
 
 DOCS_SITE = "data_docs"
+REPORT_NAME = "report.json"
+"""Beside the data docs of a border: the last report, for the site and `warehouse status`."""
 
 
 def run_landing(settings: Settings, progress: Progress) -> QualityReport:
@@ -57,15 +62,17 @@ def _run(settings: Settings, border: Border, progress: Progress) -> QualityRepor
         add_macros(connection)
         suites = landing.suites() if border == "landing" else publishing.suites(connection)
         failed, evaluated = _validate(connection, suites, folder, progress)
-    return QualityReport(
+    report = QualityReport(
         border=border,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         suites=len(suites),
-        expectations=evaluated,
+        evaluated=evaluated,
         failed=tuple(failed),
         seconds=time.perf_counter() - started,
         data_docs=folder / "index.html",
     )
+    (folder / REPORT_NAME).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
+    return report
 
 
 def _validate(
@@ -89,16 +96,25 @@ def _validate(
         for result in _validate_table(context, connection, suite):
             evaluated += 1
             if not result.success:
-                failed.append(_failure(suite, result.expectation_config))
+                failed.append(_failure(suite, result))
     progress("data docs")
-    _build_docs(context, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    context.build_data_docs(site_names=[DOCS_SITE])
+    broken = Counter(failure.suite for failure in failed)
+    make_self_contained(
+        folder, title=f"Expectations: {folder.name}", failed={suite.name: broken[suite.name] for suite in suites}
+    )
     return failed, evaluated
 
 
 def _context(folder: Path) -> EphemeralDataContext:
     """A context that lives in memory; the only thing it writes is the data docs in `folder`."""
     import great_expectations as gx
-    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
 
     site = {
         "class_name": "SiteBuilder",
@@ -109,20 +125,20 @@ def _context(folder: Path) -> EphemeralDataContext:
     config = DataContextConfig(
         store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
         data_docs_sites={DOCS_SITE: site},
-        progress_bars={"globally": False},
+        progress_bars=ProgressBarsConfig(globally=False),
         analytics_enabled=False,
     )
     return gx.get_context(mode="ephemeral", project_config=config)
 
 
-def _validate_table(
-    context: EphemeralDataContext, connection: duckdb.DuckDBPyConnection, suite: Suite
-) -> list[Any]:
+def _validate_table(context: EphemeralDataContext, connection: duckdb.DuckDBPyConnection, suite: Suite) -> list[Any]:
     import great_expectations as gx
 
     datasource = _datasource(context, connection, suite.schema)
     batch = datasource.add_table_asset(suite.table).add_batch_definition_whole_table("all rows")
-    expectations = context.suites.add(gx.ExpectationSuite(suite.name, expectations=[copy(rule) for rule in suite.expectations]))
+    expectations = context.suites.add(
+        gx.ExpectationSuite(suite.name, expectations=[copy(rule) for rule in suite.expectations])
+    )
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(name=suite.name, data=batch, suite=expectations)
     )
@@ -140,19 +156,20 @@ def _datasource(context: EphemeralDataContext, connection: duckdb.DuckDBPyConnec
     return context.add_datasource(datasource=datasource)
 
 
-def _failure(suite: Suite, expectation: Any) -> Failure:
+def _failure(suite: Suite, result: Any) -> Failure:
+    expectation = result.expectation_config
     meta = expectation.meta or {}
     columns = expectation.kwargs.get("column_list")
+    rule = meta.get("rule", expectation.type)
     return Failure(
         suite=suite.name,
-        expectation=meta.get("rule", expectation.type),
+        expectation=f"{rule} (could not be evaluated)" if _raised(result.exception_info) else rule,
         column=meta.get("column") or expectation.kwargs.get("column") or (", ".join(columns) if columns else None),
     )
 
 
-def _build_docs(context: EphemeralDataContext, folder: Path) -> None:
-    from expectations.docs import make_self_contained
-
-    shutil.rmtree(folder, ignore_errors=True)
-    context.build_data_docs(site_names=[DOCS_SITE])
-    make_self_contained(folder)
+def _raised(exception_info: dict[str, Any]) -> bool:
+    """Whether Great Expectations met an error: told either flat or per metric."""
+    return any(
+        info is True or (isinstance(info, dict) and info["raised_exception"]) for info in exception_info.values()
+    )

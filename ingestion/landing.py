@@ -120,8 +120,8 @@ class TableLanding:
             return
         if not accept and deleted > DELETE_STOP_ROWS and deleted > rows * DELETE_STOP_SHARE:
             raise LoadIncomplete(
-                f"{self.table.source}: {deleted} of {rows} rows of {self.table.origin} are gone at the source, more than "
-                f"{DELETE_STOP_SHARE:.0%}",
+                f"{self.table.source}: {deleted} of {rows} rows of {self.table.origin} are gone at the source, "
+                f"more than {DELETE_STOP_SHARE:.0%}",
                 kept="the landed rows, unchanged; nothing was marked as deleted",
                 todo="check the source (truncated, restored?); if it is meant, run `warehouse ingest --accept-deletes`",
             )

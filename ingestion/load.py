@@ -178,8 +178,11 @@ def _pipeline(connection: duckdb.DuckDBPyConnection, settings: Settings, source:
 def _finish_pending(pipeline: Pipeline, source: SourceName, progress: Callable[[str], None]) -> bool:
     if not pipeline.has_pending_data:
         return False
-    remembered = pipeline.state["sources"].get(source, {})
-    if remembered.get("after") != _committed(pipeline, source).load_id:
+    committed = _committed(pipeline, source).load_id
+    if committed in pipeline.list_normalized_load_packages():  # died between the commit and dlt's own tidying up
+        pipeline.drop()
+        return True
+    if pipeline.state["sources"][source]["after"] != committed:
         progress(f"{source}: an interrupted package does not follow what is loaded; its rows are read again")
         pipeline.drop()
         return False
@@ -309,9 +312,12 @@ def _load_error(source: SourceName, failure: BaseException) -> LoadIncomplete:
     table = "the package"
     if isinstance(failure, WithJobError):
         table = ParsedLoadJobFileName.parse(failure.job_id).table_name
-    cause = type(getattr(failure, "client_exception", failure)).__name__
+    cause = failure
+    while inner := getattr(cause, "client_exception", None) or getattr(cause, "dbapi_exception", None):
+        cause = inner
     return LoadIncomplete(
-        f"{source}: {table} could not be loaded ({cause})",
+        f"{source}: {table} could not be loaded ({type(cause).__name__})",
         kept="the sealed files in the lake; the package stays pending and no position moved",
-        todo="correct the cause (a full disk, a missing lake file), then run `warehouse ingest` again",
+        todo="correct the cause (a full disk, a missing lake file) and run `warehouse ingest` again; "
+        f"to read the rows from the source instead, delete dlt/{source} in WAREHOUSE_HOME first",
     )

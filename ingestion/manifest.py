@@ -41,7 +41,8 @@ def record(connection: duckdb.DuckDBPyConnection, run_id: str, loads: Sequence[T
             f"insert into {CATALOG}.raw_ops.load_manifest by name select "
             "$load_id as load_id, $run_id as run_id, $source as source, $table_name as table_name, $mode as mode, "
             "'completed' as status, $started_at::timestamptz as started_at, $finished_at::timestamptz as finished_at, "
-            "$source_rows as source_rows, $unchanged as unchanged_rows, $landed as landed_rows, $deleted as deleted_rows, "
+            "$source_rows as source_rows, $unchanged as unchanged_rows, $landed as landed_rows, "
+            "$deleted as deleted_rows, "
             "$quarantined as quarantined_rows, $unknown as unknown_keys, $amount_sum::decimal(38, 4) as amount_sum, "
             "$checksum as key_checksum, $cursor_from as cursor_from, $cursor_to as cursor_to, "
             "$fingerprint as schema_fingerprint, $files as lake_files, $bytes as lake_bytes",

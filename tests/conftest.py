@@ -7,12 +7,17 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from warehouse import servers as embedded
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.keys import create_missing_keys
 from warehouse.core.settings import Settings, load_settings
+
+# how long an example takes says nothing about whether it is right, and machines are shared
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.load_profile("default")
 
 MakeSettings = Callable[..., Settings]
 

@@ -26,6 +26,8 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "
 _PREFIXES = ("SNOWFLAKE_", "SPARK_", "DBT_")
 """What dbt may see of our environment. A model can read any variable dbt has: POSTGRES_URI is not among them."""
 
+_NODE_EVENTS = {"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult", "LogFreshnessResult"}
+
 
 @dataclass
 class DbtResult:
@@ -46,17 +48,24 @@ def run_dbt(settings: Settings, arguments: Sequence[str], *, progress: Progress 
     """
     ensure_profiles()
     home = Home.of(settings)
+    # fmt: off
     command = [
         sys.executable, "-m", "dbt.cli.main", "--log-format", "json", "--log-path", str(home.logs),
         "--no-use-colors", *arguments,
         "--target", settings.dbt_target, "--target-path", str(home.dbt_target),
         "--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT),
-    ]  # fmt: skip
+    ]
+    # fmt: on
     results_file = home.dbt_target / ("sources.json" if "freshness" in arguments else "run_results.json")
     results_file.unlink(missing_ok=True)
     errors: list[str] = []
     process = subprocess.Popen(  # noqa: S603  our own interpreter, arguments from this program
-        command, cwd=PROJECT_ROOT, env=_environment(settings), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        cwd=PROJECT_ROOT,
+        env=_environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     if process.stdout is not None:
         for line in process.stdout:
@@ -92,11 +101,7 @@ def ensure_profiles() -> bool:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    passed = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _PASSED_ON or name.startswith(_PREFIXES)
-    }
+    passed = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PREFIXES)}
     return passed | {
         WAREHOUSE_KEY_VARIABLE: warehouse_key(settings),
         "WAREHOUSE_HOME": str(settings.warehouse_home),
@@ -112,7 +117,7 @@ def _follow(line: str, progress: Progress, errors: list[str]) -> None:
     except json.JSONDecodeError:
         return
     data, info = event.get("data", {}), event.get("info", {})
-    if info.get("name") in {"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult", "LogFreshnessResult"}:
+    if info.get("name") in _NODE_EVENTS:
         node = data.get("node_info", {}).get("node_name") or data.get("name", "")
         progress(f"{data.get('index', '?')}/{data.get('total', '?')} {node}")
     if info.get("level") == "error" and info.get("name") in {"MainEncounteredError", "MainStackTrace"}:

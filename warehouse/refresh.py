@@ -64,9 +64,7 @@ def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progr
             detail["simulated_today"] = str(filled.current_date)
 
     with report.step("ingest") as detail:
-        landed = ingest(
-            settings, endpoints, run_id=report.run_id, full=full, progress=_named("ingest", progress)
-        )
+        landed = ingest(settings, endpoints, run_id=report.run_id, full=full, progress=_named("ingest", progress))
         detail.update(landed.to_dict())
     with report.step("landing expectations") as detail:
         _demand(run_landing(settings, progress=_named("landing expectations", progress)), detail)
@@ -118,7 +116,8 @@ def _build_state(settings: Settings) -> dict[str, str | None]:
     digest = hashlib.sha256()
     files = [PROJECT_ROOT / "dbt_project.yml"]
     for folder in MODEL_FOLDERS:
-        files += sorted(path for path in (PROJECT_ROOT / folder).rglob("*") if path.suffix in {".sql", ".yml", ".csv", ".md"})
+        found = (PROJECT_ROOT / folder).rglob("*")
+        files += sorted(path for path in found if path.suffix in {".sql", ".yml", ".csv", ".md"})
     for path in files:
         digest.update(str(path.relative_to(PROJECT_ROOT)).encode() + b"\0" + path.read_bytes())
     return {"newest_load": row[0] if row else None, "models": digest.hexdigest(), "target": settings.dbt_target}
@@ -137,5 +136,3 @@ def _demand(quality: QualityReport, detail: dict[str, Any]) -> None:
 
 def _named(step: str, progress: Progress) -> Progress:
     return lambda text: progress(f"{step}: {text}")
-
-

@@ -65,7 +65,8 @@ class RunReport:
     @contextmanager
     def step(self, name: str) -> Iterator[dict[str, Any]]:
         """Time one step; what the body puts into the yielded dict is its detail. A failure is recorded and raised."""
-        started, detail = datetime.now(UTC), {}
+        started = datetime.now(UTC)
+        detail: dict[str, Any] = {}
         status = "failed"
         try:
             yield detail

@@ -33,7 +33,7 @@ class Plan:
 
 
 class Reader(Protocol):
-    """What every source can do. Used as a context manager: inside, reads are of one snapshot where the source has one."""
+    """What every source can do. A context manager: inside, reads are of one snapshot where the source has one."""
 
     def __enter__(self) -> Reader: ...
 

@@ -24,7 +24,8 @@
 {#-
   The three members that stand for "no member": unknown, not applicable, erased.
 
-  `columns` maps every column of the dimension, in its order, to 'key' (the member's own key), 'label' (its name) or
+  `columns` maps every column of the dimension, in its order, to 'key' (the member's own key; 'number'
+  for a number), 'label' (its name) or
   an SQL expression. Yields three selects joined by union all.
 -#}
 {% macro default_members(columns) -%}
@@ -36,7 +37,7 @@
     {%- for key, label in members.items() %}
     select
         {%- for column, content in columns.items() %}
-        {{ {'key': "'" ~ key ~ "'", 'label': "'" ~ label ~ "'"}.get(content, content) }} as {{ column }}{{ ',' if not loop.last }}
+        {{ {'key': "'" ~ key ~ "'", 'number': key, 'label': "'" ~ label ~ "'"}.get(content, content) }} as {{ column }}{{ ',' if not loop.last }}
         {%- endfor %}
     {{ 'union all' if not loop.last }}
     {%- endfor %}

@@ -70,3 +70,8 @@
         'charged_back': [],
     }) }}
 {%- endmacro %}
+
+
+{% macro interaction_event_types() -%}
+    {{ return(['view', 'add_to_cart', 'checkout', 'purchase', 'search']) }}
+{%- endmacro %}

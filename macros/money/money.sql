@@ -7,6 +7,11 @@
     decimal(18, 4)
 {%- endmacro %}
 
+{#- A published quote, as it was published. -#}
+{% macro type_quote() -%}
+    decimal(18, 8)
+{%- endmacro %}
+
 {#- Eighteen decimals: with twelve, a billion rupiah would already be off in the fourth decimal of the euro. -#}
 {% macro type_rate() -%}
     decimal(28, 18)

@@ -12,7 +12,7 @@ from warehouse import servers
 from warehouse.core.errors import ConfigurationError, SourceUnavailable
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
-from warehouse.servers import postgres
+from warehouse.servers import kafka, mongodb, postgres
 
 MakeSettings = Callable[..., Settings]
 
@@ -21,6 +21,12 @@ YOURS = {
     "mongodb_uri": "mongodb://somebody:pa55@127.0.0.1:1/db",
     "kafka_bootstrap": "127.0.0.1:1",
 }
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "_SECONDS", 0.3)
+    monkeypatch.setitem(mongodb._TIMEOUTS, "serverSelectionTimeoutMS", 300)
 
 
 def test_with_addresses_of_the_users_nothing_is_started(tmp_path: Path, make_settings: MakeSettings) -> None:

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import re
+import string
 import unicodedata
 
 import duckdb
@@ -21,15 +22,24 @@ from warehouse.core.settings import Settings
 VERSION = "v1"
 _BLOCK = 64
 
-_CANONICAL_SQL = """
+_SPACE = " \t\n\r\f\v"
+_UPPER = string.ascii_uppercase
+_LOWER = string.ascii_lowercase
+_TO_LOWER = str.maketrans(_UPPER, _LOWER)
+_TO_UPPER = str.maketrans(_LOWER, _UPPER)
+
+# Trimming, folding and spaces are ASCII only: engines disagree on the rest, and a token must be the same on all.
+_CANONICAL_SQL = f"""
     case domain
-        when 'email' then lower(trim(m))
+        when 'email' then translate(trim(m, '{_SPACE}'), '{_UPPER}', '{_LOWER}')
         when 'phone' then regexp_replace(m, '[^0-9+]', '', 'g')
         when 'pan' then regexp_replace(m, '[^0-9]', '', 'g')
-        when 'ip' then lower(split_part(trim(m), '/', 1))
-        when 'postal_code' then upper(regexp_replace(m, '[[:space:]-]', '', 'g'))
-        when 'name' then lower(regexp_replace(trim(nfc_normalize(m)), '[[:space:]]+', ' ', 'g'))
-        else trim(nfc_normalize(m))
+        when 'ip' then translate(split_part(trim(m, '{_SPACE}'), '/', 1), '{_UPPER}', '{_LOWER}')
+        when 'postal_code' then translate(regexp_replace(m, '[{_SPACE}-]', '', 'g'), '{_LOWER}', '{_UPPER}')
+        when 'name' then translate(
+            regexp_replace(trim(nfc_normalize(m), '{_SPACE}'), '[{_SPACE}]+', ' ', 'g'), '{_UPPER}', '{_LOWER}'
+        )
+        else trim(nfc_normalize(m), '{_SPACE}')
     end
 """
 
@@ -58,19 +68,20 @@ def canonical(domain: str, value: str) -> str:
     """The form in which two spellings of one value are equal; the same rules as in SQL."""
     match domain:
         case "email":
-            return value.strip(" ").lower()
+            return value.strip(_SPACE).translate(_TO_LOWER)
         case "phone":
             return re.sub(r"[^0-9+]", "", value)
         case "pan":
             return re.sub(r"[^0-9]", "", value)
         case "ip":
-            return value.strip(" ").split("/")[0].lower()
+            return value.strip(_SPACE).split("/")[0].translate(_TO_LOWER)
         case "postal_code":
-            return re.sub(r"[ \t\n\r\f\v-]", "", value).upper()
+            return re.sub(f"[{_SPACE}-]", "", value).translate(_TO_UPPER)
         case "name":
-            return re.sub(r"[ \t\n\r\f\v]+", " ", unicodedata.normalize("NFC", value).strip(" ")).lower()
+            folded = re.sub(f"[{_SPACE}]+", " ", unicodedata.normalize("NFC", value).strip(_SPACE))
+            return folded.translate(_TO_LOWER)
         case _:
-            return unicodedata.normalize("NFC", value).strip(" ")
+            return unicodedata.normalize("NFC", value).strip(_SPACE)
 
 
 def pseudonym(key: bytes, domain: str, value: str | None) -> str | None:

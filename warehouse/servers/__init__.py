@@ -166,9 +166,7 @@ def _endpoints(settings: Settings, states: dict[str, ServerState]) -> Endpoints:
 
 
 def _status_of_embedded(server: EmbeddedServer) -> ServerStatus:
-    found = ServerStatus(
-        server.name, "embedded", running=False, detail="stopped", data_bytes=size_of(server.data)
-    )
+    found = ServerStatus(server.name, "embedded", running=False, detail="stopped", data_bytes=size_of(server.data))
     try:
         state = load(server.record) or ServerState()
         process = server.running(state)

@@ -173,14 +173,14 @@ class EmbeddedServer(ABC):
         if known is not None:
             return known
         found = process.find(self.program, self.data)
-        children = {child.pid for parent in found for child in parent.children()}
-        # a killed server's orphans have no argument that names the folder: they cannot be adopted
-        return next((one for one in found if one.pid not in children and self._was_started_on_it(one)), None)
+        numbers = {one.pid for one in found}
+        return next((one for one in found if self._leads(one, numbers)), None)
 
-    def _was_started_on_it(self, candidate: psutil.Process) -> bool:
+    def _leads(self, candidate: psutil.Process, numbers: set[int]) -> bool:
+        """Whether it is the server itself and not a child, which cannot be adopted when its parent is gone."""
         try:
-            return str(self.data) in candidate.cmdline()
-        except psutil.Error:
+            return str(self.data) in candidate.cmdline() and candidate.ppid() not in numbers
+        except psutil.Error:  # gone meanwhile
             return False
 
     def _recall(self, new_password: Callable[[], str]) -> ServerState:
@@ -193,8 +193,7 @@ class EmbeddedServer(ABC):
                     f"the record of the embedded {self.title} is lost or damaged, and its passwords with it",
                     kept="its data are untouched",
                     todo=(
-                        f"restore {self.record}; or run `warehouse sources down`, remove {self.folder} "
-                        "and fill it anew"
+                        f"restore {self.record}; or run `warehouse sources down`, remove {self.folder} and fill it anew"
                     ),
                 )
             state = ServerState(secrets={account: new_password() for account in self.accounts})
@@ -228,7 +227,7 @@ class EmbeddedServer(ABC):
     def _wait_until_it_answers(self, running: psutil.Process, state: ServerState, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while process.alive(running):
-            # asked first, so that nobody else who may have taken the port is asked for our data
+            # first, so that no stranger who has taken the port is shown our password
             if process.listens(running, state.port) and self.answers(state):
                 return True
             if time.monotonic() > deadline:

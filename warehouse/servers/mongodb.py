@@ -30,9 +30,11 @@ READER = "warehouse_reader"
 REPLICA_SET = "rs0"
 
 _PRIMARY_SECONDS = 30.0
+_CONFIG_SECONDS = 120.0
 _POLL = 0.02
 _AUTHENTICATION_FAILED = 18
 _ALREADY_INITIALIZED = 23
+_NOT_YET_INITIALIZED = 94
 _USER_EXISTS = 51003
 _TIMEOUTS: dict[str, Any] = {
     "serverSelectionTimeoutMS": 2000,
@@ -200,7 +202,7 @@ def _create_reader(client: MongoClient[dict[str, Any]], state: ServerState) -> N
 
 def _follow_the_port(client: MongoClient[dict[str, Any]], state: ServerState) -> None:
     """A replica set remembers its members' addresses: tell it when the port is another one than last time."""
-    config = client.admin.command("replSetGetConfig")["config"]
+    config = _config(client)
     here = f"{process.HOST}:{state.port}"
     if config["members"][0]["host"] != here:
         config["members"][0]["host"] = here
@@ -208,9 +210,27 @@ def _follow_the_port(client: MongoClient[dict[str, Any]], state: ServerState) ->
         client.admin.command("replSetReconfig", config, force=True)
 
 
+def _config(client: MongoClient[dict[str, Any]]) -> dict[str, Any]:
+    # Before it reads its configuration, mongod looks for itself at the old address. Where somebody else has
+    # taken that port and stays silent, it gives up after half a minute.
+    deadline = time.monotonic() + _CONFIG_SECONDS
+    while True:
+        try:
+            config: dict[str, Any] = client.admin.command("replSetGetConfig")["config"]
+            return config
+        except OperationFailure as error:
+            if error.code != _NOT_YET_INITIALIZED or time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL)
+
+
 def _wait_until_primary(client: MongoClient[dict[str, Any]]) -> None:
     deadline = time.monotonic() + _PRIMARY_SECONDS
     while not client.admin.command("hello")["isWritablePrimary"]:
         if time.monotonic() > deadline:
-            raise SourceUnavailable("the embedded MongoDB elects no primary", kept="its data are untouched")
+            raise SourceUnavailable(
+                "the embedded MongoDB elects no primary",
+                kept="its data are untouched",
+                todo="read its log, or set MONGODB_URI to a server of your own",
+            )
         time.sleep(_POLL)

@@ -83,9 +83,7 @@ class Postgres(EmbeddedServer):
     def check(self) -> None:
         """See the base class."""
         self._account = choose_account()
-        self.check_program(
-            [*self._account.prefix, self._tool("postgres"), "--version"], user=self._account.user
-        )
+        self.check_program([*self._account.prefix, self._tool("postgres"), "--version"], user=self._account.user)
 
     def prepare(self, state: ServerState) -> None:
         """See the base class; a first start that was cut off begins again."""
@@ -218,9 +216,7 @@ def _address(state: ServerState, account: str, database: str) -> str:
 
 def _provision(state: ServerState) -> None:
     database, reader = sql.Identifier(DATABASE), sql.Identifier(READER)
-    with psycopg.connect(
-        _address(state, ADMIN, "postgres"), autocommit=True, connect_timeout=5
-    ) as connection:
+    with psycopg.connect(_address(state, ADMIN, "postgres"), autocommit=True, connect_timeout=5) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {}").format(database))
         with connection.transaction():  # the reader appears with all its limits, or not at all

@@ -66,9 +66,7 @@ def spawn(command: Sequence[str], log: Path, user: int | None = None) -> psutil.
     return process
 
 
-def run(
-    command: Sequence[str], user: int | None = None, seconds: float = 120
-) -> subprocess.CompletedProcess[str]:
+def run(command: Sequence[str], user: int | None = None, seconds: float = 120) -> subprocess.CompletedProcess[str]:
     """Run a program that ends by itself, with the environment of the servers.
 
     Raises:
@@ -176,9 +174,7 @@ def listens(process: psutil.Process, port: int) -> bool:
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port now."""
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # a connection in TIME_WAIT does not matter
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection in TIME_WAIT does not matter
         try:
             probe.bind((HOST, port))
         except OSError:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import bson
-import bson.raw_bson
 import duckdb
 import orjson
 import pyarrow as pa
 from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure, PyMongoError
@@ -31,6 +31,7 @@ CHUNK_DOCUMENTS = 50_000
 CHUNK_BYTES = 64 * 2**20
 _VIEW = "mongodb_chunk"
 _SCHEMA = pa.schema([("_id", pa.string()), ("cursor_at", pa.string()), ("doc", pa.string()), ("problem", pa.string())])
+_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC, unicode_decode_error_handler="strict")
 
 
@@ -99,9 +100,7 @@ class MongoReader:
         rows: list[tuple[str | None, str | None, str | None, str | None]] = []
         size = 0
         for batch in self._database[table.origin].find_raw_batches(plan.bounds.get("query", {}), session=self._session):
-            for raw in bson.decode_iter(
-                batch, codec_options=bson.CodecOptions(document_class=bson.raw_bson.RawBSONDocument)
-            ):
+            for raw in bson.decode_iter(cast(bytes, batch), codec_options=_RAW):
                 row = self._row(table.name, raw, path)
                 rows.append(row)
                 size += len(row[2] or "")
@@ -117,7 +116,7 @@ class MongoReader:
         return {"cursor": newest.isoformat() if newest else plan.cursor_from}
 
     def _row(
-        self, table: str, raw: bson.raw_bson.RawBSONDocument, cursor: tuple[str, ...]
+        self, table: str, raw: RawBSONDocument, cursor: tuple[str, ...]
     ) -> tuple[str | None, str | None, str | None, str | None]:
         try:
             document = bson.decode(raw.raw, codec_options=_CODEC)

@@ -54,7 +54,7 @@ class StreamReader:
             raise SourceUnavailable(
                 f"Kafka does not answer ({error.args[0].name()})",
                 kept="everything landed before; the published warehouse stays readable",
-                todo="start it (`warehouse sources up` for the embedded one) or correct KAFKA_BOOTSTRAP and its credentials",
+                todo="start it (`warehouse sources up` for the embedded one) or correct KAFKA_BOOTSTRAP",
             ) from None
         return self
 
@@ -81,13 +81,13 @@ class StreamReader:
             position = committed.get(str(partition), low)
             if position < low and str(partition) in committed:
                 raise LoadIncomplete(
-                    f"Kafka dropped messages {position} to {low - 1} of {table.origin} partition {partition} before they were read",
+                    f"Kafka dropped messages {position} to {low - 1} of {table.origin} partition {partition} unread",
                     kept="everything landed before",
-                    todo="recover them from another consumer or backup; `warehouse ingest stream --full` goes on from what is left",
+                    todo="recover them elsewhere; `warehouse ingest stream --full` goes on from what is left",
                 )
             if position > high:
                 raise LoadIncomplete(
-                    f"{table.origin} partition {partition} ends at {high}, before the committed offset {position}: "
+                    f"{table.origin} partition {partition} ends at {high}, before the committed {position}: "
                     "the topic was made anew",
                     kept="everything landed before",
                     todo="`warehouse ingest stream --full` reads the new topic from its beginning",
@@ -122,16 +122,16 @@ class StreamReader:
                     todo="check the broker, then run `warehouse ingest stream` again",
                 )
             for message in messages:
-                if message.error():
+                if (problem := message.error()) is not None:
                     raise SourceUnavailable(
-                        f"Kafka reports {message.error().name()} on {table.origin}",
+                        f"Kafka reports {problem.name()} on {table.origin}",
                         kept="everything landed before; no offset was committed",
                         todo="check the broker, then run `warehouse ingest stream` again",
                     )
-                partition = str(message.partition())
-                if message.offset() < stop[partition]:
+                partition, offset = str(message.partition()), message.offset()
+                if offset is not None and offset < stop[partition]:
                     pending.append(message)
-                    positions[partition] = message.offset() + 1
+                    positions[partition] = offset + 1
             if len(pending) >= CHUNK_MESSAGES:
                 yield self._relation(pending)
                 pending = []
@@ -140,7 +140,7 @@ class StreamReader:
             yield self._relation(pending)
 
     def _only_markers_left(self, topic: str, positions: dict[str, int], stop: dict[str, int]) -> bool:
-        """Transaction markers and compacted messages have offsets but are never delivered: the position passes them."""
+        """Markers of transactions and compacted messages have offsets but are never delivered."""
         for reached in self._consumer.position([TopicPartition(topic, int(partition)) for partition in positions]):
             partition = str(reached.partition)
             positions[partition] = max(positions[partition], min(reached.offset, stop[partition]))

@@ -1,0 +1,64 @@
+# The two commands are `make refresh` and `make test`. Everything else serves them.
+# Nothing here needs root, Docker, a JVM or an account; everything comes from the Python package index.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DBT_SEND_ANONYMOUS_USAGE_STATS := false
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help refresh test test-full lint format docs bench lock down clean
+
+help: ## what can be made
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+refresh: $(READY) ## install, start and fill the sources, land, model, check, publish; again: only what is new
+	@$(BIN)/warehouse refresh
+
+test: lint ## everything CI runs
+	$(BIN)/python -m pytest
+
+test-full: lint ## everything there is, the long tests too
+	$(BIN)/python -m pytest --run-slow
+
+lint: $(READY) ## style, types, import directions, SQL, workflows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	WAREHOUSE_HOME=$(CURDIR)/.warehouse $(BIN)/sqlfluff lint --disable-progress-bar models tests/dbt
+
+format: $(READY) ## let ruff and sqlfluff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/sqlfluff fix models tests/dbt
+
+docs: $(READY) ## write the site: dbt docs, data docs, the last run
+	@$(BIN)/warehouse site
+
+bench: $(READY) ## measure, as ratios in one run; writes benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+lock: $(READY) ## resolve requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \
+		--no-header --extra servers --extra dev pyproject.toml -o requirements.lock
+
+down: ## stop the embedded servers; their data stays
+	@$(BIN)/warehouse sources down
+
+clean: ## remove what runs and tools left behind; data, keys and .venv stay
+	rm -rf target logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 refresh")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned requirements into $(VENV) (once, a minute or two)"
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,136 @@
+{#-
+  What the documents of the three collections with a history look like. Their current and their history model flatten
+  the same document, so the shape (`structure`) and the columns (name → expression over `fields`) are said once here.
+-#}
+
+{% macro mongodb_transactions_structure() -%}
+    {{ return({
+        'transaction_id': 'text',
+        'customer_id': 'text',
+        'merchant_id': 'text',
+        'date': {'created': 'text', 'updated': 'text', 'timezone': 'text'},
+        'amount': 'text',
+        'currency': {'code': 'text', 'rate_to_usd': 'text'},
+        'fraud_score': 'text',
+        'status': 'text',
+        'signals': 'json',
+        'location': {
+            'country': 'text',
+            'city': 'text',
+            'geo': {'lat_token': 'text', 'lat_degree': 'text', 'lon_token': 'text', 'lon_degree': 'text'},
+            'ip_token': 'text',
+            'ip_network': 'text',
+        },
+    }) }}
+{%- endmacro %}
+
+{#- An amount is a double, a Decimal128 or, now and then, words: what is no amount becomes null, and says so. -#}
+{% macro mongodb_transactions_columns() -%}
+    {%- set amount = try_to_money(json_text('fields', 'amount')) -%}
+    {{ return({
+        'transaction_id': json_text('fields', 'transaction_id'),
+        'customer_id': json_text('fields', 'customer_id'),
+        'merchant_id': json_text('fields', 'merchant_id'),
+        'currency_code': 'upper(' ~ json_text('fields', 'currency.code') ~ ')',
+        'status': 'lower(' ~ json_text('fields', 'status') ~ ')',
+        'time_zone': json_text('fields', 'date.timezone'),
+        'location_country': json_text('fields', 'location.country'),
+        'location_city': json_text('fields', 'location.city'),
+        'latitude_token': json_text('fields', 'location.geo.lat_token'),
+        'longitude_token': json_text('fields', 'location.geo.lon_token'),
+        'ip_token': json_text('fields', 'location.ip_token'),
+        'ip_network': json_text('fields', 'location.ip_network'),
+        'signals': json_json('fields', 'signals'),
+        'signals_count': json_array_size(json_json('fields', 'signals')),
+        'amount': amount,
+        'document_rate_to_usd': try_to(json_text('fields', 'currency.rate_to_usd'), type_quote()),
+        'fraud_score': try_to(json_text('fields', 'fraud_score'), 'decimal(9, 6)'),
+        'latitude_degree': try_to(json_text('fields', 'location.geo.lat_degree'), 'smallint'),
+        'longitude_degree': try_to(json_text('fields', 'location.geo.lon_degree'), 'smallint'),
+        'has_invalid_amount': amount ~ ' is null',
+        'created_at': try_to_utc(json_text('fields', 'date.created')),
+        'updated_at': 'coalesce(' ~ try_to_utc(json_text('fields', 'date.updated')) ~ ', cursor_at)',
+    }) }}
+{%- endmacro %}
+
+
+{% macro mongodb_merchants_structure() -%}
+    {{ return({
+        'merchant_id': 'text',
+        'profile': {
+            'display_name': 'text',
+            'category': 'text',
+            'website': 'text',
+            'support_email_token': 'text',
+            'email_domain': 'text',
+            'support_phone_token': 'text',
+            'country': 'text',
+            'employees': 'text',
+            'onboarding_channel': 'text',
+        },
+        'documents': 'json',
+        'beneficial_owners': 'json',
+        'updated_at': 'text',
+    }) }}
+{%- endmacro %}
+
+{% macro mongodb_merchants_columns() -%}
+    {%- set documents = json_json('fields', 'documents') -%}
+    {%- set owners = json_json('fields', 'beneficial_owners') -%}
+    {{ return({
+        'merchant_id': json_text('fields', 'merchant_id'),
+        'display_name': json_text('fields', 'profile.display_name'),
+        'mongo_category': json_text('fields', 'profile.category'),
+        'website': json_text('fields', 'profile.website'),
+        'support_email_token': json_text('fields', 'profile.support_email_token'),
+        'support_phone_token': json_text('fields', 'profile.support_phone_token'),
+        'support_email_domain': json_text('fields', 'profile.email_domain'),
+        'profile_country': json_text('fields', 'profile.country'),
+        'onboarding_channel': json_text('fields', 'profile.onboarding_channel'),
+        'employees_count': try_to(json_text('fields', 'profile.employees'), 'integer'),
+        'documents_count': json_array_size(documents),
+        'documents_verified_count': json_array_count(documents, 'status', 'verified'),
+        'owners_count': json_array_size(owners),
+        'has_pep_owner_token': json_array_count(owners, 'is_pep_token') ~ ' > 0',
+        'updated_at': 'coalesce(' ~ try_to_utc(json_text('fields', 'updated_at')) ~ ', cursor_at)',
+    }) }}
+{%- endmacro %}
+
+
+{% macro mongodb_products_structure() -%}
+    {{ return({
+        'product_id': 'text',
+        'merchant_id': 'text',
+        'name': 'text',
+        'attributes': {
+            'brand': 'text',
+            'colour': 'text',
+            'size': 'text',
+            'material': 'text',
+            'weight_grams': 'text',
+            'digital': 'text',
+        },
+        'tags': 'json',
+        'variants': 'json',
+        'updated_at': 'text',
+    }) }}
+{%- endmacro %}
+
+{% macro mongodb_products_columns() -%}
+    {{ return({
+        'product_id': json_text('fields', 'product_id'),
+        'merchant_id': json_text('fields', 'merchant_id'),
+        'product_name': json_text('fields', 'name'),
+        'brand': json_text('fields', 'attributes.brand'),
+        'colour': json_text('fields', 'attributes.colour'),
+        'size': json_text('fields', 'attributes.size'),
+        'material': json_text('fields', 'attributes.material'),
+        'tags': json_json('fields', 'tags'),
+        'variants': json_json('fields', 'variants'),
+        'weight_grams': try_to(json_text('fields', 'attributes.weight_grams'), 'integer'),
+        'tags_count': json_array_size(json_json('fields', 'tags')),
+        'variants_count': json_array_size(json_json('fields', 'variants')),
+        'is_digital': try_to(json_text('fields', 'attributes.digital'), 'boolean'),
+        'updated_at': 'coalesce(' ~ try_to_utc(json_text('fields', 'updated_at')) ~ ', cursor_at)',
+    }) }}
+{%- endmacro %}

@@ -1,0 +1,154 @@
+-- One row per event of a known type: of an event delivered more than once, the one that says it happened first.
+with
+
+events as (
+    select
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        event_id,
+        transaction_id,
+        attempt_id,
+        capture_id,
+        refund_id,
+        dispute_id,
+        report_id,
+        payout_id,
+        fee_id,
+        event_type,
+        source_system,
+        currency_code,
+        reason,
+        actor,
+        decline_code,
+        three_ds_outcome,
+        three_ds_eci,
+        three_ds_exemption,
+        dispute_reason_code,
+        network,
+        label_source,
+        review_result,
+        fee_type,
+        movement_ids,
+        amount,
+        schema_version,
+        attempt_number,
+        is_fraud,
+        has_invalid_amount,
+        arrival_date,
+        available_at,
+        occurred_at,
+        produced_at,
+        loaded_at
+    from {{ ref('stg_stream__payments_transactions') }}
+    where is_known_event_type
+),
+
+-- an event that forgot its id cannot be recognised again: its position stands in for it
+identified as (
+    select
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        coalesce(
+            event_id,
+            kafka_topic || '-' || cast(kafka_partition as {{ type_text() }})
+            || '-' || cast(kafka_offset as {{ type_text() }})
+        ) as event_id,
+        case
+            when transaction_id is not null then {{ hash_key(['source_system', 'transaction_id']) }}
+        end as transaction_key,
+        transaction_id,
+        attempt_id,
+        capture_id,
+        refund_id,
+        dispute_id,
+        report_id,
+        payout_id,
+        fee_id,
+        event_type,
+        source_system,
+        currency_code,
+        reason,
+        actor,
+        decline_code,
+        three_ds_outcome,
+        three_ds_eci,
+        three_ds_exemption,
+        dispute_reason_code,
+        network,
+        label_source,
+        review_result,
+        fee_type,
+        movement_ids,
+        amount,
+        schema_version,
+        attempt_number,
+        is_fraud,
+        has_invalid_amount,
+        arrival_date,
+        available_at,
+        occurred_at,
+        produced_at,
+        loaded_at
+    from events
+),
+
+-- total: no two messages share topic, partition and offset, so every run keeps the same one
+ranked as (
+    select
+        *,
+        row_number() over (
+            partition by event_id
+            order by occurred_at, kafka_topic, kafka_partition, kafka_offset
+        ) as delivery_number,
+        count(*) over (partition by event_id) as deliveries_count
+    from identified
+),
+
+final as (
+    select
+        event_id,
+        transaction_key,
+        transaction_id,
+        attempt_id,
+        capture_id,
+        refund_id,
+        dispute_id,
+        report_id,
+        payout_id,
+        fee_id,
+        event_type,
+        source_system,
+        currency_code,
+        reason,
+        actor,
+        decline_code,
+        three_ds_outcome,
+        three_ds_eci,
+        three_ds_exemption,
+        dispute_reason_code,
+        network,
+        label_source,
+        review_result,
+        fee_type,
+        movement_ids,
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        amount,
+        schema_version,
+        attempt_number,
+        deliveries_count,
+        is_fraud,
+        has_invalid_amount,
+        arrival_date,
+        available_at,
+        occurred_at,
+        produced_at,
+        loaded_at
+    from ranked
+    where delivery_number = 1
+)
+
+select * from final

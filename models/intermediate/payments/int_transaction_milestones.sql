@@ -1,0 +1,213 @@
+-- One row per payment: when each step of its life was first reached, and what refunds, disputes and fees came to.
+with
+
+transactions as (
+    select
+        transaction_key,
+        source_system,
+        transaction_id,
+        currency_code
+    from {{ ref('int_transactions_unified') }}
+),
+
+events as (
+    select
+        event_id,
+        transaction_key,
+        dispute_id,
+        event_type,
+        currency_code,
+        decline_code,
+        three_ds_outcome,
+        three_ds_eci,
+        three_ds_exemption,
+        dispute_reason_code,
+        network,
+        label_source,
+        review_result,
+        amount,
+        is_fraud,
+        available_at,
+        occurred_at
+    from {{ ref('int_payment_events_deduped') }}
+    where transaction_key is not null
+),
+
+-- an event in another currency than its payment's counts as an event, not as money
+priced as (
+    select
+        events.event_id,
+        events.transaction_key,
+        events.dispute_id,
+        events.event_type,
+        events.decline_code,
+        events.three_ds_outcome,
+        events.three_ds_eci,
+        events.three_ds_exemption,
+        events.dispute_reason_code,
+        events.network,
+        events.label_source,
+        events.review_result,
+        case when events.currency_code = transactions.currency_code then abs(events.amount) end as amount,
+        events.is_fraud,
+        events.available_at,
+        events.occurred_at
+    from events
+    inner join transactions on events.transaction_key = transactions.transaction_key
+),
+
+{#- the value of `column` in the latest event that has one #}
+{%- macro last_known(column) -%}
+    max(case when {{ column }}_recency = 1 then {{ column }} end)
+{%- endmacro %}
+{%- set carried = [
+    'decline_code',
+    'three_ds_outcome',
+    'three_ds_eci',
+    'three_ds_exemption',
+    'dispute_reason_code',
+    'label_source',
+    'review_result',
+] %}
+ranked as (
+    select
+        event_id,
+        transaction_key,
+        event_type,
+        {%- for column in carried %}
+        {{ column }},
+        case when {{ column }} is not null then row_number() over (
+            partition by transaction_key, case when {{ column }} is null then 1 else 0 end
+            order by occurred_at desc, event_id desc
+        ) end as {{ column }}_recency,
+        {%- endfor %}
+        amount,
+        is_fraud,
+        available_at,
+        occurred_at
+    from priced
+),
+
+milestones as (
+    select
+        transaction_key,
+        {{ last_known('decline_code') }} as decline_code,
+        {{ last_known('three_ds_outcome') }} as three_ds_outcome,
+        {{ last_known('three_ds_eci') }} as three_ds_eci,
+        {{ last_known('three_ds_exemption') }} as sca_exemption,
+        {{ last_known('dispute_reason_code') }} as dispute_reason_code,
+        {{ last_known('label_source') }} as fraud_label_source,
+        {{ last_known('review_result') }} as review_result,
+        count(*) as events_count,
+        sum(case when event_type = 'payment.attempted' then 1 else 0 end) as attempts_count,
+        sum(case when event_type = 'refund.succeeded' then 1 else 0 end) as refunds_count,
+        sum(case when event_type = 'dispute.inquiry' then 1 else 0 end) as inquiries_count,
+        sum(case when event_type = 'fraud.reported' then 1 else 0 end) as fraud_reports_count,
+        {%- for column, event_type in {
+            'authorized_amount': 'payment.authorized',
+            'captured_amount': 'payment.captured',
+            'refunded_amount': 'refund.succeeded',
+            'fee_amount': 'fee.charged',
+        }.items() %}
+        cast(sum(case when event_type = '{{ event_type }}' then amount end) as {{ type_money() }}) as {{ column }},
+        {%- endfor %}
+        max(case when is_fraud then 1 else 0 end) = 1 as has_fraud_dispute,
+        {%- for column, event_type in {
+            'attempted_at': 'payment.attempted',
+            'authenticated_at': 'payment.authenticated',
+            'authorized_at': 'payment.authorized',
+            'declined_at': 'payment.declined',
+            'blocked_at': 'payment.blocked',
+            'captured_at': 'payment.captured',
+            'first_refund_at': 'refund.succeeded',
+            'inquiry_opened_at': 'dispute.inquiry',
+            'dispute_opened_at': 'dispute.opened',
+            'dispute_won_at': 'dispute.won',
+            'dispute_lost_at': 'dispute.lost',
+            'fraud_reported_at': 'fraud.reported',
+        }.items() %}
+        min(case when event_type = '{{ event_type }}' then occurred_at end) as {{ column }},
+        {%- endfor %}
+        min(case when event_type = 'payment.captured' then available_at end) as available_at,
+        min(occurred_at) as first_event_at,
+        max(occurred_at) as last_event_at
+    from ranked
+    group by transaction_key
+),
+
+-- one row per dispute first: each of its events repeats the amount in dispute
+disputes as (
+    select
+        transaction_key,
+        coalesce(dispute_id, event_id) as dispute_id,
+        max(case when event_type = 'dispute.opened' then amount end) as opened_amount,
+        max(case when event_type = 'dispute.won' then amount end) as won_amount,
+        max(case when event_type = 'dispute.lost' then amount end) as lost_amount,
+        max(case when event_type = 'dispute.won' then 1 else 0 end) as is_won,
+        max(case when event_type = 'dispute.lost' then 1 else 0 end) as is_lost
+    from priced
+    where event_type in ('dispute.opened', 'dispute.won', 'dispute.lost')
+    group by transaction_key, coalesce(dispute_id, event_id)
+),
+
+-- an outcome without an amount of its own is about what was disputed
+dispute_amounts as (
+    select
+        transaction_key,
+        count(*) as disputes_count,
+        cast(sum(coalesce(opened_amount, won_amount, lost_amount)) as {{ type_money() }}) as disputed_amount,
+        cast(sum(case when is_won = 1 then coalesce(won_amount, opened_amount) end) as {{ type_money() }})
+            as dispute_won_amount,
+        cast(sum(case when is_lost = 1 then coalesce(lost_amount, opened_amount) end) as {{ type_money() }})
+            as dispute_lost_amount
+    from disputes
+    group by transaction_key
+),
+
+final as (
+    select
+        transactions.transaction_key,
+        transactions.source_system,
+        transactions.transaction_id,
+        transactions.currency_code,
+        milestones.decline_code,
+        milestones.three_ds_outcome,
+        milestones.three_ds_eci,
+        milestones.sca_exemption,
+        milestones.dispute_reason_code,
+        milestones.fraud_label_source,
+        milestones.review_result,
+        {%- for column in ['events', 'attempts', 'refunds', 'inquiries', 'fraud_reports'] %}
+        coalesce(cast(milestones.{{ column }}_count as integer), 0) as {{ column }}_count,
+        {%- endfor %}
+        coalesce(cast(dispute_amounts.disputes_count as integer), 0) as disputes_count,
+        milestones.authorized_amount,
+        milestones.captured_amount,
+        coalesce(milestones.refunded_amount, 0) as refunded_amount,
+        coalesce(dispute_amounts.disputed_amount, 0) as disputed_amount,
+        coalesce(dispute_amounts.dispute_won_amount, 0) as dispute_won_amount,
+        coalesce(dispute_amounts.dispute_lost_amount, 0) as dispute_lost_amount,
+        milestones.fee_amount,
+        dispute_amounts.transaction_key is not null as is_disputed,
+        coalesce(milestones.has_fraud_dispute, false) as has_fraud_dispute,
+        milestones.attempted_at,
+        milestones.authenticated_at,
+        milestones.authorized_at,
+        milestones.declined_at,
+        milestones.blocked_at,
+        milestones.captured_at,
+        milestones.available_at,
+        milestones.first_refund_at,
+        milestones.inquiry_opened_at,
+        milestones.dispute_opened_at,
+        milestones.dispute_won_at,
+        milestones.dispute_lost_at,
+        milestones.fraud_reported_at,
+        milestones.first_event_at,
+        milestones.last_event_at
+    from transactions
+    left join milestones on transactions.transaction_key = milestones.transaction_key
+    left join dispute_amounts on transactions.transaction_key = dispute_amounts.transaction_key
+)
+
+select * from final

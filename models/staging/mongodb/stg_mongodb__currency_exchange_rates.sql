@@ -1,0 +1,25 @@
+-- One row per published rate document (one working day), its rates still nested.
+{%- set structure = {'date': 'text', 'base': 'text', 'rates': 'json'} %}
+with
+
+source as (
+    select
+        _id as document_id,
+        {{ json_document('document', structure) }} as fields,
+        _landed_at as loaded_at
+    from {{ source('mongodb', 'currency_exchange_rates') }}
+    where _deleted_at is null
+),
+
+-- the date is a day, written as its midnight in UTC
+final as (
+    select
+        document_id,
+        upper({{ json_text('fields', 'base') }}) as base_currency_code,
+        {{ json_json('fields', 'rates') }} as rates,
+        {{ try_to('substr(' ~ json_text('fields', 'date') ~ ', 1, 10)', 'date') }} as rate_date,
+        loaded_at
+    from source
+)
+
+select * from final

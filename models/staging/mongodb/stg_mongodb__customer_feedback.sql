@@ -1,0 +1,46 @@
+-- One row per piece of feedback; the comment itself lies in the vault, its length and flags are here.
+{%- set structure = {
+    'customer_id': 'text',
+    'merchant_id': 'text',
+    'transaction_id': 'text',
+    'rating': 'text',
+    'comment_token': 'text',
+    'comment_length': 'text',
+    'comment_has_card_number': 'text',
+    'comment_has_email': 'text',
+    'comment_has_phone': 'text',
+    'language': 'text',
+    'channel': 'text',
+    'created_at': 'text',
+} %}
+with
+
+source as (
+    select
+        _id as document_id,
+        {{ json_document('document', structure) }} as fields,
+        _landed_at as loaded_at
+    from {{ source('mongodb', 'customer_feedback') }}
+    where _deleted_at is null
+),
+
+final as (
+    select
+        document_id,
+        {{ json_text('fields', 'customer_id') }} as customer_id,
+        {{ json_text('fields', 'merchant_id') }} as merchant_id,
+        {{ json_text('fields', 'transaction_id') }} as transaction_id,
+        {{ json_text('fields', 'comment_token') }} as comment_token,
+        {{ json_text('fields', 'language') }} as language_code,
+        {{ json_text('fields', 'channel') }} as channel,
+        {{ try_to(json_text('fields', 'rating'), 'smallint') }} as rating,
+        {{ try_to(json_text('fields', 'comment_length'), 'integer') }} as comment_length,
+        {{ try_to(json_text('fields', 'comment_has_card_number'), 'boolean') }} as comment_has_card_number,
+        {{ try_to(json_text('fields', 'comment_has_email'), 'boolean') }} as comment_has_email,
+        {{ try_to(json_text('fields', 'comment_has_phone'), 'boolean') }} as comment_has_phone,
+        {{ try_to_utc(json_text('fields', 'created_at')) }} as created_at,
+        loaded_at
+    from source
+)
+
+select * from final

@@ -1,0 +1,24 @@
+-- One row per payment document of `Transactions`, as it is now.
+with
+
+source as (
+    select
+        _id as document_id,
+        cursor_at,
+        {{ json_document('document', mongodb_transactions_structure()) }} as fields,
+        _landed_at as loaded_at
+    from {{ source('mongodb', 'transactions') }}
+    where _deleted_at is null
+),
+
+final as (
+    select
+        document_id,
+        {%- for name, expression in mongodb_transactions_columns().items() %}
+        {{ expression }} as {{ name }},
+        {%- endfor %}
+        loaded_at
+    from source
+)
+
+select * from final

@@ -1,0 +1,144 @@
+-- One row per message of `payments.transactions`: topic, partition and offset. Redelivered events are still here.
+{%- set structure = {
+    'schema_version': 'text',
+    'event_id': 'text',
+    'event_type': 'text',
+    'source_system': 'text',
+    'transaction_id': 'text',
+    'occurred_at': 'text',
+    'amount': 'text',
+    'currency_code': 'text',
+    'reason': 'text',
+    'actor': 'text',
+    'attributes': {
+        'attempt_id': 'text',
+        'attempt_number': 'text',
+        'decline_code': 'text',
+        'three_ds': {'outcome': 'text', 'eci': 'text', 'exemption': 'text'},
+        'capture_id': 'text',
+        'available_at': 'text',
+        'refund_id': 'text',
+        'dispute_id': 'text',
+        'reason_code': 'text',
+        'is_fraud': 'text',
+        'network': 'text',
+        'report_id': 'text',
+        'label_source': 'text',
+        'review_result': 'text',
+        'payout_id': 'text',
+        'movement_ids': 'json',
+        'arrival_date': 'text',
+        'fee_id': 'text',
+        'fee_type': 'text',
+    },
+} %}
+with
+
+source as (
+    select
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        message_key,
+        {{ json_document('document', structure) }} as fields,
+        produced_at,
+        _landed_at as loaded_at,
+        -- a crash between landing and marking can land a message twice; its position says that it is the same one
+        row_number() over (
+            partition by kafka_topic, kafka_partition, kafka_offset
+            order by _landed_at desc, _load_id desc
+        ) as landing_recency
+    from {{ source('stream', 'payments_transactions') }}
+    where _deleted_at is null
+),
+
+flattened as (
+    select
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        message_key,
+        {{ json_text('fields', 'event_id') }} as event_id,
+        {{ json_text('fields', 'transaction_id') }} as transaction_id,
+        {{ json_text('fields', 'attributes.attempt_id') }} as attempt_id,
+        {{ json_text('fields', 'attributes.capture_id') }} as capture_id,
+        {{ json_text('fields', 'attributes.refund_id') }} as refund_id,
+        {{ json_text('fields', 'attributes.dispute_id') }} as dispute_id,
+        {{ json_text('fields', 'attributes.report_id') }} as report_id,
+        {{ json_text('fields', 'attributes.payout_id') }} as payout_id,
+        {{ json_text('fields', 'attributes.fee_id') }} as fee_id,
+        {{ json_text('fields', 'event_type') }} as event_type,
+        {{ json_text('fields', 'source_system') }} as source_system,
+        upper({{ json_text('fields', 'currency_code') }}) as currency_code,
+        {{ json_text('fields', 'reason') }} as reason,
+        {{ json_text('fields', 'actor') }} as actor,
+        {{ json_text('fields', 'attributes.decline_code') }} as decline_code,
+        {{ json_text('fields', 'attributes.three_ds.outcome') }} as three_ds_outcome,
+        {{ json_text('fields', 'attributes.three_ds.eci') }} as three_ds_eci,
+        {{ json_text('fields', 'attributes.three_ds.exemption') }} as three_ds_exemption,
+        {{ json_text('fields', 'attributes.reason_code') }} as dispute_reason_code,
+        {{ json_text('fields', 'attributes.network') }} as network,
+        {{ json_text('fields', 'attributes.label_source') }} as label_source,
+        {{ json_text('fields', 'attributes.review_result') }} as review_result,
+        {{ json_text('fields', 'attributes.fee_type') }} as fee_type,
+        {{ json_json('fields', 'attributes.movement_ids') }} as movement_ids,
+        {{ json_text('fields', 'amount') }} as amount_text,
+        {{ try_to_money(json_text('fields', 'amount')) }} as amount,
+        {{ try_to(json_text('fields', 'schema_version'), 'integer') }} as schema_version,
+        {{ try_to(json_text('fields', 'attributes.attempt_number'), 'integer') }} as attempt_number,
+        {{ try_to(json_text('fields', 'attributes.is_fraud'), 'boolean') }} as is_fraud,
+        {{ try_to(json_text('fields', 'attributes.arrival_date'), 'date') }} as arrival_date,
+        {{ try_to_utc(json_text('fields', 'attributes.available_at')) }} as available_at,
+        {{ try_to_utc(json_text('fields', 'occurred_at')) }} as occurred_at,
+        produced_at,
+        loaded_at
+    from source
+    where landing_recency = 1
+),
+
+-- an event without an amount (an authentication) is no error; an amount that is no number is one
+final as (
+    select
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        message_key,
+        event_id,
+        transaction_id,
+        attempt_id,
+        capture_id,
+        refund_id,
+        dispute_id,
+        report_id,
+        payout_id,
+        fee_id,
+        event_type,
+        source_system,
+        currency_code,
+        reason,
+        actor,
+        decline_code,
+        three_ds_outcome,
+        three_ds_eci,
+        three_ds_exemption,
+        dispute_reason_code,
+        network,
+        label_source,
+        review_result,
+        fee_type,
+        movement_ids,
+        amount,
+        schema_version,
+        attempt_number,
+        is_fraud,
+        coalesce(event_type in ({{ quoted(payment_event_types()) }}), false) as is_known_event_type,
+        amount_text is not null and amount is null as has_invalid_amount,
+        arrival_date,
+        available_at,
+        coalesce(occurred_at, produced_at) as occurred_at,
+        produced_at,
+        loaded_at
+    from flattened
+)
+
+select * from final

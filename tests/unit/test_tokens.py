@@ -1,0 +1,85 @@
+"""Pseudonyms: SQL equals Python equals RFC 4231, and an unset key raises."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warehouse.privacy import tokens
+
+KEY = bytes(range(32))
+DOMAINS = ("email", "phone", "pan", "ip", "postal_code", "name", "birth_date", "text", "unknown")
+
+RFC_4231 = [  # test cases 1, 2, 3, 4, 6, 7: (key, data, HMAC-SHA-256)
+    ("0b" * 20, b"Hi There".hex(), "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"),
+    (
+        b"Jefe".hex(),
+        b"what do ya want for nothing?".hex(),
+        "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+    ),
+    ("aa" * 20, "dd" * 50, "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"),
+    (
+        "0102030405060708090a0b0c0d0e0f10111213141516171819",
+        "cd" * 50,
+        "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b",
+    ),
+    (
+        "aa" * 131,
+        b"Test Using Larger Than Block-Size Key - Hash Key First".hex(),
+        "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def connection() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    tokens.install(connection, KEY)
+    return connection
+
+
+@pytest.mark.parametrize(("key", "data", "expected"), RFC_4231)
+def test_sql_construction_equals_rfc_4231(key: str, data: str, expected: str) -> None:
+    connection = duckdb.connect()
+    tokens.install(connection, bytes.fromhex(key))
+    found = connection.execute(
+        "select sha256(getvariable('token_outer') || unhex(sha256(getvariable('token_inner') || unhex($data))))",
+        {"data": data},
+    ).fetchone()
+    assert found == (expected,)
+
+
+@given(domain=st.sampled_from(DOMAINS), value=st.text(st.characters(codec="utf-8"), max_size=80))
+def test_sql_equals_python(connection: duckdb.DuckDBPyConnection, domain: str, value: str) -> None:
+    found = connection.execute("select pseudonymise($d, $v)", {"d": domain, "v": value}).fetchone()
+    assert found == (tokens.pseudonym(KEY, domain, value),)
+
+
+def test_python_is_hmac() -> None:
+    expected = hmac.new(KEY, b"email|a@example.org", hashlib.sha256).hexdigest()
+    assert tokens.pseudonym(KEY, "email", " A@Example.org ") == f"v1:{expected}"
+
+
+def test_two_spellings_share_a_token_and_two_domains_do_not() -> None:
+    assert tokens.pseudonym(KEY, "pan", "4111 1111-1111 1111") == tokens.pseudonym(KEY, "pan", "4111111111111111")
+    assert tokens.pseudonym(KEY, "pan", "4111111111111111") != tokens.pseudonym(KEY, "phone", "4111111111111111")
+
+
+def test_null_stays_null(connection: duckdb.DuckDBPyConnection) -> None:
+    assert connection.execute("select pseudonymise('email', null)").fetchone() == (None,)
+    assert tokens.pseudonym(KEY, "email", None) is None
+
+
+def test_an_unset_key_raises_and_other_connections_do_not_see_it(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("reset variable token_inner")
+    try:
+        with pytest.raises(duckdb.Error, match="token key is not set"):
+            connection.execute("select pseudonymise('email', 'a@example.org')").fetchone()
+    finally:
+        tokens.install(connection, KEY)
+    assert connection.cursor().execute("select getvariable('token_inner')").fetchone() == (None,)

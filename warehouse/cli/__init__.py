@@ -1,0 +1,5 @@
+"""The command line: `warehouse`."""
+
+from warehouse.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,329 @@
+"""Commands: each reads the settings, calls one function of the package that does the work, shows what it returns."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from warehouse.cli import console
+from warehouse.core.errors import ConfigurationError
+from warehouse.core.keys import create_missing_keys
+from warehouse.core.settings import Settings, Target, get_settings, load_settings
+
+app = typer.Typer(
+    name="warehouse",
+    help="The payments warehouse: land, model, check, publish, ask.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals may hold values and keys
+    rich_markup_mode=None,
+)
+sources_app = typer.Typer(help="The embedded source systems, for every *_URI that is not set.", no_args_is_help=True)
+simulate_app = typer.Typer(help="Fill the embedded source systems with a seeded company.", invoke_without_command=True)
+app.add_typer(sources_app, name="sources")
+app.add_typer(simulate_app, name="simulate")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+class SourceChoice(StrEnum):
+    """What `ingest` can be limited to."""
+
+    oltp = "oltp"
+    mongodb = "mongodb"
+    stream = "stream"
+
+
+class Format(StrEnum):
+    """How `query` prints."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+def main() -> None:
+    """Entry point of the `warehouse` script."""
+    app()
+
+
+def _settings(target: str | None = None) -> Settings:
+    """The settings, with keys made on first use."""
+    settings = get_settings() if target is None else load_settings(dbt_target=target)
+    if "warehouse" in create_missing_keys(settings):
+        get_settings.cache_clear()
+        settings = get_settings() if target is None else load_settings(dbt_target=target)
+    return settings
+
+
+@app.command()
+def refresh(
+    target: Annotated[str | None, typer.Option(help="duckdb, snowflake or spark; default DBT_TARGET.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Compare every row, rebuild every model.")] = False,
+    json_: Json = False,
+) -> None:
+    """Bring everything up to date: land, check, build, check, publish, site. Run it again: only what is new moves."""
+    with console.errors(json_):
+        _check_target(target)
+        from warehouse.cli.summary import show_refresh
+        from warehouse.refresh import refresh as run
+
+        settings = _settings(target)
+        with console.progress(quiet=json_) as progress:
+            report = run(settings, full=full, progress=progress)
+        if json_:
+            console.print_json(report.to_dict())
+        else:
+            show_refresh(settings, report)
+
+
+@sources_app.command("up")
+def sources_up(json_: Json = False) -> None:
+    """Start (or adopt) the embedded servers; they go on running until `sources down`."""
+    with console.errors(json_):
+        from warehouse import servers
+
+        settings = _settings()
+        with console.progress(quiet=json_) as progress:
+            servers.up(settings, progress=progress)
+        _show_servers(settings, json_)
+
+
+@sources_app.command("down")
+def sources_down(json_: Json = False) -> None:
+    """Stop the embedded servers cleanly; their data stays."""
+    with console.errors(json_):
+        from warehouse import servers
+
+        settings = _settings()
+        with console.progress(quiet=json_) as progress:
+            servers.down(settings, progress=progress)
+        _show_servers(settings, json_)
+
+
+@sources_app.command("status")
+def sources_status(json_: Json = False) -> None:
+    """Which servers run, where, and how much they hold."""
+    with console.errors(json_):
+        _show_servers(_settings(), json_)
+
+
+@simulate_app.callback()
+def simulate(
+    context: typer.Context,
+    dataset: Annotated[str | None, typer.Option(help="reference or company; default DATASET.")] = None,
+    json_: Json = False,
+) -> None:
+    """Fill the embedded sources, once: filled ones are left alone."""
+    if context.invoked_subcommand is not None:
+        return
+    with console.errors(json_):
+        from warehouse import servers, simulation
+
+        settings = _settings()
+        if dataset is not None:
+            settings = load_settings(dataset=dataset)
+        with console.progress(quiet=json_) as progress:
+            report = simulation.fill(settings, servers.up(settings, progress=progress), progress=progress)
+        _show_simulation(report, json_)
+
+
+@simulate_app.command("advance")
+def simulate_advance(
+    days: Annotated[int, typer.Option(min=1, max=3660, help="How many days to move the company forward.")] = 1,
+    json_: Json = False,
+) -> None:
+    """Move the simulated company forward, so that the next refresh has something to do."""
+    with console.errors(json_):
+        from warehouse import servers, simulation
+
+        settings = _settings()
+        with console.progress(quiet=json_) as progress:
+            report = simulation.advance(settings, servers.up(settings, progress=progress), days, progress=progress)
+        _show_simulation(report, json_)
+
+
+@app.command()
+def ingest(
+    source: Annotated[list[SourceChoice] | None, typer.Argument(help="Which sources; default all three.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Compare every row; read topics from their beginning.")] = False,
+    accept_deletes: Annotated[
+        bool, typer.Option("--accept-deletes", help="Let a comparison delete more than the threshold.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Land what is new into the lake and raw_*, through the privacy boundary."""
+    with console.errors(json_):
+        from ingestion.run import LIVE_SOURCES
+        from ingestion.run import ingest as run
+        from warehouse import servers
+        from warehouse.core.locks import writer_lock
+        from warehouse.report import RunReport
+
+        settings = _settings()
+        chosen = tuple(name for name in LIVE_SOURCES if not source or name in {choice.value for choice in source})
+        with writer_lock(settings, "ingest"), console.progress(quiet=json_) as progress:
+            report = run(
+                settings,
+                servers.resolve(settings),
+                run_id=RunReport.start().run_id,
+                sources=chosen,
+                full=full,
+                accept_deletes=accept_deletes,
+                progress=progress,
+            )
+        if json_:
+            console.print_json(report.to_dict())
+        else:
+            rows = [
+                (
+                    f"{item.source}.{name}", counts.source_rows, counts.landed_rows, counts.unchanged_rows,
+                    counts.deleted_rows, counts.quarantined_rows,
+                )
+                for item in report.sources
+                for name, counts in item.tables.items()
+            ]  # fmt: skip
+            console.print_table(None, ("table", "read", "new", "unchanged", "deleted", "quarantined"), rows)
+
+
+@app.command()
+def build(
+    select: Annotated[str | None, typer.Option(help="dbt selection, for example `fct_sales+`.")] = None,
+    json_: Json = False,
+) -> None:
+    """Run `dbt build` on what has landed. Plain `dbt build` does the same."""
+    with console.errors(json_):
+        from warehouse.core.locks import writer_lock
+        from warehouse.dbt import run_dbt
+
+        settings = _settings()
+        with writer_lock(settings, "build"), console.progress(quiet=json_) as progress:
+            result = run_dbt(settings, ["build", *(["--select", select] if select else [])], progress=progress)
+        if json_:
+            console.print_json(result.counts)
+        else:
+            console.out.print(", ".join(f"{count} {status}" for status, count in sorted(result.counts.items())))
+
+
+@app.command()
+def check(json_: Json = False) -> None:
+    """Run both expectation suites, landing and publishing; exit 6 when one fails."""
+    with console.errors(json_):
+        from expectations import run_landing, run_publishing
+        from warehouse.core.locks import writer_lock
+
+        settings = _settings()
+        with writer_lock(settings, "check"), console.progress(quiet=json_) as progress:
+            reports = [run_landing(settings, progress=progress), run_publishing(settings, progress=progress)]
+        failed = [(item.suite, item.expectation, item.column) for report in reports for item in report.failed]
+        if json_:
+            console.print_json({"evaluated": sum(r.evaluated for r in reports), "failed": failed})
+        else:
+            console.out.print(f"{sum(r.evaluated for r in reports)} expectations, {len(failed)} failed")
+            if failed:
+                console.print_table(None, ("suite", "expectation", "column"), failed)
+        if failed:
+            raise typer.Exit(6)
+
+
+@app.command()
+def publish(json_: Json = False) -> None:
+    """Swap in a new copy of the marts for readers; open readers keep theirs."""
+    with console.errors(json_):
+        from warehouse.core.locks import writer_lock
+        from warehouse.publish import publish as run
+
+        settings = _settings()
+        with writer_lock(settings, "publish"), console.progress(quiet=json_) as progress:
+            report = run(settings, progress=progress)
+        if json_:
+            console.print_json({"tables": report.tables})
+        else:
+            console.out.print(f"published {len(report.tables)} tables, {sum(report.tables.values()):,} rows")
+
+
+@app.command()
+def site(json_: Json = False) -> None:
+    """Write the site: dbt docs, data docs, the last run."""
+    with console.errors(json_):
+        from warehouse.core.locks import writer_lock
+        from warehouse.dbt import run_dbt
+        from warehouse.site import build_site
+
+        settings = _settings()
+        with writer_lock(settings, "site"), console.progress(quiet=json_) as progress:
+            run_dbt(settings, ["docs", "generate", "--static"], progress=progress)
+            path = build_site(settings, progress=progress)
+        if json_:
+            console.print_json({"site": str(path)})
+        else:
+            console.out.print(f"the site is at {path}")
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="SQL on the published warehouse; `-` reads it from standard input.")],
+    format_: Annotated[Format, typer.Option("--format", help="How to print the rows.")] = Format.table,
+) -> None:
+    """Ask the published warehouse, read-only: nothing in the query can reach a file, the network or a setting."""
+    with console.errors():
+        from warehouse.query import run_query, write
+
+        text = sys.stdin.read() if sql == "-" else sql
+        result = run_query(_settings(), text)
+        write(result, format_.value, sys.stdout.buffer)
+
+
+@app.command()
+def status(json_: Json = False) -> None:
+    """What is loaded, how fresh it is, how the last run went."""
+    with console.errors(json_):
+        from warehouse.cli.summary import show_status
+        from warehouse.status import status as read
+
+        show_status(read(_settings()), json_)
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """Look for what is broken and say what to do about it; exit 1 when something is."""
+    with console.errors(json_):
+        from warehouse.cli.summary import show_findings
+        from warehouse.status import doctor as examine
+
+        findings = examine(_settings())
+        show_findings(findings, json_)
+        if any(finding.severity == "error" for finding in findings):
+            raise typer.Exit(1)
+
+
+def _check_target(target: str | None) -> None:
+    known = Target.__args__  # type: ignore[attr-defined]  # the members of a Literal
+    if target is not None and target not in known:
+        raise ConfigurationError(f"there is no target {target!r}", todo=f"use one of {', '.join(known)}")
+
+
+def _show_servers(settings: Settings, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from warehouse import servers
+
+    found = [asdict(item) for item in servers.status(settings)]
+    if as_json:
+        console.print_json(found)
+    else:
+        columns = tuple(found[0])
+        console.print_table(None, columns, [tuple(item.values()) for item in found])
+
+
+def _show_simulation(report: object, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    data = asdict(report)  # type: ignore[call-overload]  # a dataclass of the simulation
+    if as_json:
+        console.print_json(data)
+    else:
+        console.out.print(f"the simulated company stands at {data['current_date']}; {data['seconds']:.1f} s")
