@@ -78,12 +78,12 @@ def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progr
     with report.step("publishing expectations") as detail:
         _demand(run_publishing(settings, progress=_named("publishing expectations", progress)), detail)
     with report.step("publish") as detail:
-        published = publish(settings, progress=_named("publish", progress))
-        detail["tables"], detail["rows"] = len(published.tables), sum(published.tables.values())
+        published = publish(settings, _named("publish", progress))
+        detail.update(tables=len(published.tables), rows=sum(published.tables.values()), bytes=published.bytes)
     with report.step("site") as detail:
         if not unchanged:
             run_dbt(settings, ["docs", "generate", "--static"], progress=_named("site", progress))
-        detail["path"] = str(build_site(settings, progress=_named("site", progress)))
+        detail["path"] = str(build_site(settings, _named("site", progress), run=report.to_dict()))
     store_steps(settings, report)
 
 

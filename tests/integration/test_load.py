@@ -37,7 +37,7 @@ PLANTED = "planted-name-5d41"
 PRODUCT_ROWS = {
     "product_id": "'p' || range",
     "product_name": f"'{PLANTED}'",
-    "unit_price": "99999999999999.9999 - range / 10000::decimal(18,4)",
+    "unit_price": "99999999999999.9999 - range::decimal(10,0) * 0.0001",
     "currency_code": "'EUR'",
     "is_active": "range % 2 = 0",
     "updated_at": "timestamptz '2024-03-31 01:59:59.999999+01' + to_microseconds(range)",

@@ -238,9 +238,9 @@ def publish(json_: Json = False) -> None:
 
         settings = _settings()
         with writer_lock(settings, "publish"), console.progress(quiet=json_) as progress:
-            report = run(settings, progress=progress)
+            report = run(settings, progress)
         if json_:
-            console.print_json({"tables": report.tables})
+            console.print_json(report.to_dict())
         else:
             console.out.print(f"published {len(report.tables)} tables, {sum(report.tables.values()):,} rows")
 
@@ -256,7 +256,7 @@ def site(json_: Json = False) -> None:
         settings = _settings()
         with writer_lock(settings, "site"), console.progress(quiet=json_) as progress:
             run_dbt(settings, ["docs", "generate", "--static"], progress=progress)
-            path = build_site(settings, progress=progress)
+            path = build_site(settings, progress)
         if json_:
             console.print_json({"site": str(path)})
         else:

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     kafka_bootstrap: str | None = Field(None, description="your Kafka brokers; unset: an embedded one")
     kafka_security: Literal["plaintext", "ssl", "sasl_ssl"] = "plaintext"
     kafka_ca_file: Path | None = None
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     kafka_username: str | None = None
     kafka_password: SecretStr | None = None
     lake_uri: str | None = Field(None, description="file:// or s3://; unset: WAREHOUSE_HOME/lake")
@@ -122,6 +123,8 @@ def load_settings(**overrides: object) -> Settings:
         raise ConfigurationError(
             f"the settings are not usable: {problems}", todo="correct .env or the environment"
         ) from None
+    except PermissionError:
+        raise ConfigurationError(".env cannot be read by this user", todo="run as its owner, or chown .env") from None
 
 
 @lru_cache(maxsize=1)

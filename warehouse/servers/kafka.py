@@ -16,6 +16,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from warehouse.core.errors import SourceUnavailable
+from warehouse.core.kafka import client_config
 from warehouse.core.settings import Settings
 from warehouse.servers import process
 from warehouse.servers.base import EmbeddedServer
@@ -90,18 +91,7 @@ class Kafka(EmbeddedServer):
 
 def probe(settings: Settings) -> str:
     """The number of brokers at KAFKA_BOOTSTRAP, in words; SourceUnavailable when none answers."""
-    config = {
-        "bootstrap.servers": settings.kafka_bootstrap or "",
-        "security.protocol": settings.kafka_security.upper(),
-    }
-    if settings.kafka_ca_file is not None:
-        config["ssl.ca.location"] = str(settings.kafka_ca_file)
-    if settings.kafka_security == "sasl_ssl" and settings.kafka_password is not None:
-        config |= {
-            "sasl.mechanisms": "PLAIN",
-            "sasl.username": settings.kafka_username or "",
-            "sasl.password": settings.kafka_password.get_secret_value(),
-        }
+    config = client_config(settings, settings.kafka_bootstrap or "")
     try:
         brokers = _list_topics(config, seconds=_SECONDS)
     except KafkaException as error:
@@ -109,7 +99,7 @@ def probe(settings: Settings) -> str:
     return f"{brokers} broker" + ("s" if brokers != 1 else "")
 
 
-def _list_topics(config: dict[str, str], seconds: float) -> int:
+def _list_topics(config: dict[str, str | int | bool], seconds: float) -> int:
     # log_level 0: librdkafka would tell the terminal of every attempt
     client = AdminClient({**config, "log_level": 0})
     return len(client.list_topics(timeout=seconds).brokers)

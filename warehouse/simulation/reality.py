@@ -44,7 +44,7 @@ FEEDBACK_LIFETIME = 20 * DAY
 FEEDBACK_ABSENCE = 2 * DAY
 EARLY_CUSTOMER_EVERY = 400
 """MongoDB payments whose customer reaches PostgreSQL only the day after."""
-DUPLICATE_DOCUMENT_EVERY = 300
+DUPLICATE_DOCUMENT_EVERY = 100
 """Feedback and interaction documents stored twice under two `_id`s by a retrying client."""
 
 # Types and text
@@ -54,9 +54,12 @@ AMOUNT_TEXT_EVERY = 1_500
 AMOUNT_INTEGER_SHARE = 0.2
 CVV_EVERY = 1_501
 """Documents, and attempts on the stream, that carry a `cvv` nobody may store."""
-NUL_EVERY = 401
-"""Texts (feedback) and event notes with a NUL character."""
+LOG_CVV_EVERY = 40
+"""Error logs whose context carries one."""
+NUL_EVERY = 50
+"""Feedback texts with a NUL character."""
 NOTE_EVERY = 1_301
+"""Attempts on the stream with a note that has a NUL character in it."""
 EMOJI_SHARE = 0.10
 PERSONAL_TEXT_SHARE = 0.04
 """Feedback with a card number, an e-mail address or a phone number in it."""

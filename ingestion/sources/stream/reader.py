@@ -17,6 +17,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaException, M
 from ingestion.schema import Table
 from ingestion.sources import Plan
 from warehouse.core.errors import LoadIncomplete, SchemaDrift, SourceUnavailable
+from warehouse.core.kafka import client_config
 from warehouse.core.settings import Settings
 
 CHUNK_MESSAGES = 100_000
@@ -176,29 +177,12 @@ class StreamReader:
 
 
 def consumer_config(settings: Settings, bootstrap: str) -> dict[str, str | int | bool]:
-    """librdkafka's configuration; TLS always verifies the broker's name."""
-    config: dict[str, str | int | bool] = {
-        "bootstrap.servers": bootstrap,
+    """A consumer that commits nothing and resets nothing: positions are ours."""
+    return client_config(settings, bootstrap) | {
         "group.id": "payments-warehouse",
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
-        "enable.partition.eof": False,
-        "log_level": 2,
     }
-    if settings.kafka_security != "plaintext":
-        config |= {
-            "security.protocol": settings.kafka_security,
-            "ssl.endpoint.identification.algorithm": "https",
-        }
-        if settings.kafka_ca_file:
-            config["ssl.ca.location"] = str(settings.kafka_ca_file)
-    if settings.kafka_username and settings.kafka_password:
-        config |= {
-            "sasl.mechanism": "SCRAM-SHA-512",
-            "sasl.username": settings.kafka_username,
-            "sasl.password": settings.kafka_password.get_secret_value(),
-        }
-    return config
 
 
 def _decode(value: bytes | str | None) -> tuple[str | None, str | None]:

@@ -1,4 +1,13 @@
 -- One row per payment: when each step of its life was first reached, and what refunds, disputes and fees came to.
+{%- set carried = {
+    'decline_code': 'decline_code',
+    'three_ds_outcome': 'three_ds_outcome',
+    'three_ds_eci': 'three_ds_eci',
+    'three_ds_exemption': 'sca_exemption',
+    'dispute_reason_code': 'dispute_reason_code',
+    'label_source': 'fraud_label_source',
+    'review_result': 'review_result',
+} %}
 with
 
 transactions as (
@@ -56,19 +65,7 @@ priced as (
     inner join transactions on events.transaction_key = transactions.transaction_key
 ),
 
-{#- the value of `column` in the latest event that has one #}
-{%- macro last_known(column) -%}
-    max(case when {{ column }}_recency = 1 then {{ column }} end)
-{%- endmacro %}
-{%- set carried = [
-    'decline_code',
-    'three_ds_outcome',
-    'three_ds_eci',
-    'three_ds_exemption',
-    'dispute_reason_code',
-    'label_source',
-    'review_result',
-] %}
+-- what only some events carry is what the latest of those said
 ranked as (
     select
         event_id,
@@ -91,13 +88,9 @@ ranked as (
 milestones as (
     select
         transaction_key,
-        {{ last_known('decline_code') }} as decline_code,
-        {{ last_known('three_ds_outcome') }} as three_ds_outcome,
-        {{ last_known('three_ds_eci') }} as three_ds_eci,
-        {{ last_known('three_ds_exemption') }} as sca_exemption,
-        {{ last_known('dispute_reason_code') }} as dispute_reason_code,
-        {{ last_known('label_source') }} as fraud_label_source,
-        {{ last_known('review_result') }} as review_result,
+        {%- for column, name in carried.items() %}
+        max(case when {{ column }}_recency = 1 then {{ column }} end) as {{ name }},
+        {%- endfor %}
         count(*) as events_count,
         sum(case when event_type = 'payment.attempted' then 1 else 0 end) as attempts_count,
         sum(case when event_type = 'refund.succeeded' then 1 else 0 end) as refunds_count,

@@ -67,7 +67,9 @@ payments as (
         fraud.is_confirmed_fraud,
         greatest(coalesce(milestones.attempts_count, 0), 1) as attempts,
         milestones.authorized_at is not null or coalesce(statuses.is_authorized_stage, false) as is_authorized,
-        milestones.blocked_at is not null or coalesce(sales.status_code = 'blocked', false) as is_blocked,
+        -- stopped before the issuer was asked: what a review stopped later was authorized first, and counts there
+        milestones.authorized_at is null
+        and (milestones.blocked_at is not null or coalesce(sales.status_code = 'blocked', false)) as is_blocked,
         -- the customer left before the issuer was asked
         milestones.authorized_at is null
         and milestones.declined_at is null
