@@ -28,7 +28,6 @@ from dlt.common.destination.client import SqlModel, WithStateSync
 from dlt.common.destination.exceptions import DestinationUndefinedEntity, WithJobError
 from dlt.common.exceptions import DltException
 from dlt.common.schema.typing import TColumnSchema
-from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.common.versioned_state import decompress_state
 from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -298,7 +297,7 @@ def _unreadable(entry: LandedTable, error: duckdb.Error) -> Exception:
 
 @contextmanager
 def _explained(source: SourceName) -> Iterator[None]:
-    """Turn dlt's errors, which quote the database and so perhaps a value, into ours, which name the table."""
+    """Turn dlt's errors into ours, which name the table and what was kept."""
     try:
         yield
     except DltException as error:
@@ -311,7 +310,7 @@ def _explained(source: SourceName) -> Iterator[None]:
 def _load_error(source: SourceName, failure: BaseException) -> LoadIncomplete:
     table = "the package"
     if isinstance(failure, WithJobError):
-        table = ParsedLoadJobFileName.parse(failure.job_id).table_name
+        table = failure.job_id.split(".")[0]  # <table>.<file>.<format>
     cause = failure
     while inner := getattr(cause, "client_exception", None) or getattr(cause, "dbapi_exception", None):
         cause = inner

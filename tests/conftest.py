@@ -56,3 +56,27 @@ def servers(
         pytest.skip(error.what)
     finally:
         embedded.down(settings)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings) -> Iterator[Settings]:
+    """A home whose refresh of the reference data set has completed; its servers run until the session ends."""
+    yield from _refreshed(make_settings(tmp_path_factory.mktemp("reference"), dataset="reference"))
+
+
+@pytest.fixture(scope="session")
+def company(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings) -> Iterator[Settings]:
+    """A home whose refresh of a small company (3,000 payments, 30 days) has completed."""
+    home = tmp_path_factory.mktemp("company")
+    yield from _refreshed(make_settings(home, dataset="company", sim_transactions=3_000, sim_days=30))
+
+
+def _refreshed(settings: Settings) -> Iterator[Settings]:
+    # imported here: most tests need neither dbt nor Great Expectations
+    from warehouse.refresh import refresh
+
+    try:
+        refresh(settings)
+        yield settings
+    finally:
+        embedded.down(settings)

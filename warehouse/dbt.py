@@ -62,7 +62,7 @@ def run_dbt(settings: Settings, arguments: Sequence[str], *, progress: Progress 
     process = subprocess.Popen(  # noqa: S603  our own interpreter, arguments from this program
         command,
         cwd=PROJECT_ROOT,
-        env=_environment(settings),
+        env=dbt_environment(settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -100,7 +100,8 @@ def ensure_profiles() -> bool:
     return True
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def dbt_environment(settings: Settings) -> dict[str, str]:
+    """What dbt is started with: an allowlist of ours, the warehouse key, no other key and no source address."""
     passed = {name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PREFIXES)}
     return passed | {
         WAREHOUSE_KEY_VARIABLE: warehouse_key(settings),

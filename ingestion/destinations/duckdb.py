@@ -6,15 +6,24 @@ the encrypted warehouse is already attached, so the key never enters dlt's confi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, AnyStr
+
 import duckdb
 from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.schema import Schema
 from dlt.destinations import duckdb as duckdb_destination
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration, DuckDbCredentials
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
+from dlt.destinations.sql_client import raise_database_error
 
 from warehouse.core.settings import CATALOG
+
+VALUE_FREE = (duckdb.CatalogException, duckdb.BinderException, duckdb.TransactionException)
+"""Errors about names and statements. Any other may quote the value that could not be stored."""
 
 
 class HeldSqlClient(DuckDbSqlClient):
@@ -36,6 +45,21 @@ class HeldSqlClient(DuckDbSqlClient):
         """The alias the warehouse is attached under."""
         name = self.capabilities.casefold_identifier(CATALOG) if casefold else CATALOG
         return self.capabilities.escape_identifier(name) if quote else name
+
+    @contextmanager
+    @raise_database_error
+    def execute_query(self, query: AnyStr, *args: Any, **kwargs: Any) -> Iterator[DBApiCursor]:
+        """Run one statement. dlt writes error messages to its folder, so values are taken out of them here."""
+        statement = str(query).replace("%s", "?") if args else str(query)
+        try:
+            result = self._conn.execute(statement, args or None)
+        except duckdb.Error as error:
+            with suppress(duckdb.Error):
+                self._conn.rollback()
+            if isinstance(error, VALUE_FREE):
+                raise
+            raise type(error)("the database's message is withheld: it may quote a value") from None
+        yield self.cursor_impl(result)  # type: ignore[arg-type]  # a connection is its own cursor
 
 
 class HeldClient(DuckDbClient):

@@ -62,8 +62,8 @@
 {%- endmacro %}
 
 {% macro default__divide_quotes(numerator, denominator) -%}
-    {%- set top = '(cast(' ~ numerator ~ ' * 100000000 as decimal(38, 0)) * 1000000000000000000)' -%}
-    {%- set bottom = 'cast(' ~ denominator ~ ' * 100000000 as decimal(38, 0))' -%}
+    {%- set top = '(cast(cast(' ~ numerator ~ ' as decimal(30, 8)) * 100000000 as decimal(38, 0)) * 1000000000000000000)' -%}
+    {%- set bottom = 'cast(cast(' ~ denominator ~ ' as decimal(30, 8)) * 100000000 as decimal(38, 0))' -%}
     case when {{ denominator }} > 0 then cast(
         cast(
             ({{ top }} * 2 + {{ bottom }} - mod({{ top }} * 2 + {{ bottom }}, {{ bottom }} * 2)) / ({{ bottom }} * 2)
@@ -73,8 +73,8 @@
 {%- endmacro %}
 
 {% macro duckdb__divide_quotes(numerator, denominator) -%}
-    {%- set top = 'cast(' ~ numerator ~ ' * 100000000 as hugeint) * 1000000000000000000' -%}
-    {%- set bottom = 'cast(' ~ denominator ~ ' * 100000000 as hugeint)' -%}
+    {%- set top = 'cast(cast(' ~ numerator ~ ' as decimal(30, 8)) * 100000000 as hugeint) * 1000000000000000000' -%}
+    {%- set bottom = 'cast(cast(' ~ denominator ~ ' as decimal(30, 8)) * 100000000 as hugeint)' -%}
     case when {{ denominator }} > 0 then cast(
         cast(({{ top }} * 2 + {{ bottom }}) // ({{ bottom }} * 2) as decimal(38, 0))
         * cast(0.000000000000000001 as decimal(19, 18)) as {{ type_rate() }}

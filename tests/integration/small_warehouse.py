@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import duckdb
-from pydantic import SecretStr
 
 from ingestion.raw import create_raw_tables, raw_table_names
 from ingestion.schema import Table, all_tables
 from warehouse.core.database import open_warehouse
-from warehouse.core.keys import create_missing_keys
 from warehouse.core.settings import Settings
 
 TOKEN = "v1:" + "0123456789abcdef" * 4
@@ -131,18 +128,89 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 MARTS = """
-create schema if not exists public;
-create schema if not exists ops;
+create schema public;
+create schema ops;
+
+create table public.dim_currency as
+select md5('EUR') as currency_key, 'EUR' as currency_code, 2::smallint as currency_exponent
+union all
+select md5('USD'), 'USD', 2;
+
+create table public.dim_customer_history as
+select
+    md5('1') as customer_version_key, md5('c') as customer_key, 'CUSTOMER001' as customer_id, false as is_current,
+    '1900-01-01'::timestamptz as valid_from, '2024-01-02'::timestamptz as valid_to
+union all
+select md5('2'), md5('c'), 'CUSTOMER001', true, '2024-01-02', '9999-12-31';
+
+create table public.dim_customer as
+select customer_key, customer_version_key, customer_id from public.dim_customer_history where is_current;
+
+create table public.dim_merchant_history as
+select
+    md5('m1') as merchant_version_key, md5('m') as merchant_key, 'Corner Shop' as trade_name, true as is_current,
+    '1900-01-01'::timestamptz as valid_from, '9999-12-31'::timestamptz as valid_to;
+
+create table public.dim_merchant as
+select merchant_key, merchant_version_key, trade_name from public.dim_merchant_history;
+
+create table public.dim_product_history as
+select
+    md5('p1') as product_version_key, md5('p') as product_key, 'Laptop' as product_name, true as is_current,
+    '1900-01-01'::timestamptz as valid_from, '9999-12-31'::timestamptz as valid_to;
+
+create table public.dim_product as
+select product_key, product_version_key, product_name, 'Electronics' as category, 1::bigint as total_sell
+from public.dim_product_history;
+
+create table public.dim_date as select 20240102 as date_key, '2024-01-02'::date as date_day;
+create table public.dim_status as select md5('captured') as status_key, 'captured' as status_code;
+create table public.dim_country as select md5('DE') as country_key, 'Germany' as country_name;
+create table public.dim_location as select md5('l') as location_key, 'Berlin' as city;
+create table public.dim_device as select md5('d') as device_key, '10.0.0.0/16' as network;
+create table public.dim_payment_method as
+select md5('pm') as payment_method_key, '411111******1111' as masked_card_number;
+create table public.dim_compliance as select md5('k') as compliance_key, 'GDPR' as regulation;
+
+create table public.fct_sales as
+select
+    md5('oltp|TXN001') as transaction_key, 'oltp' as source_system, 'TXN001' as transaction_id,
+    md5('c') as customer_key, md5('m') as merchant_key, md5('p') as product_key, md5('EUR') as currency_key,
+    md5('captured') as status_key, 20240102 as business_date_key,
+    'EUR' as currency_code, 'EUR' as reporting_currency_code, 1 as quantity, 2::smallint as currency_exponent,
+    120.5::decimal(18, 4) as amount, 10::decimal(18, 4) as tax, 110.5::decimal(18, 4) as amount_excluding_tax,
+    120.5::decimal(18, 4) as gross_amount, 2.5::decimal(18, 4) as fee_amount, 118::decimal(18, 4) as net_amount,
+    120.5::decimal(18, 4) as amount_reporting, 1::decimal(18, 8) as reporting_rate,
+    '2024-01-02'::date as reporting_rate_date, 0 as reporting_rate_age_days, true as is_ever_captured,
+    '2024-01-02'::date as business_date,
+    '2024-01-02 01:00:00+00'::timestamptz as event_at_utc, '2024-01-02 02:00:00+00'::timestamptz as updated_at
+union all
+select
+    md5('mongodb|TX1005'), 'mongodb', 'TX1005', md5('c'), md5('m'), '-2', md5('USD'), md5('captured'), 20240102,
+    'USD', 'EUR', 1, 2, 890.5, 0, 890.5, 890.5, 0, 890.5, null, null, null, null, false,
+    '2024-01-02', '2024-01-02 01:00:00+00', '2024-01-02 02:00:00+00';
+
+create table public.fct_fraud as
+select
+    transaction_key, source_system, transaction_id, 0.75 as deciding_score, 'approve' as decision,
+    null::varchar as label, null::varchar as label_source, false as is_confirmed_fraud, is_ever_captured,
+    0::decimal(18, 4) as gross_loss_amount, 0::decimal(18, 4) as recovered_amount, 0::decimal(18, 4) as net_loss_amount
+from public.fct_sales;
+
+create table public.fct_exchange_rate as
+select
+    md5('USD|2024-01-02') as exchange_rate_key, 'USD' as currency_code, 0.91::decimal(18, 8) as rate_to_reporting,
+    '2024-01-02'::date as rate_date, '2024-01-02'::date as rate_source_date, 0 as rate_age_days;
+
+create table public.rpt_daily_overview as
+select
+    md5(currency_code) as daily_overview_key, business_date, currency_code, source_system,
+    count(*) as transactions, count(*) as authorized_transactions, count_if(is_ever_captured) as captured_transactions,
+    count(*) as authorization_denominator, sum(amount) as captured_amount, 0::decimal(38, 4) as refunded_amount,
+    0::decimal(38, 4) as dispute_lost_amount, sum(amount) as net_volume
+from public.fct_sales
+group by business_date, currency_code, source_system;
 """
-
-
-def settings_in(home: Path) -> Settings:
-    """Settings of a new home with keys of its own, whatever the environment of the person running the tests says."""
-    env_file = home.parent / f"{home.name}.env"
-    bare = Settings(_env_file=None, warehouse_home=home, dbt_env_secret_warehouse_key=None)
-    create_missing_keys(bare, env_file)
-    key = env_file.read_text().strip().split("=", 1)[1]
-    return Settings(_env_file=None, warehouse_home=home, dbt_env_secret_warehouse_key=SecretStr(key))
 
 
 def build(settings: Settings) -> None:

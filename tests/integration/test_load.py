@@ -57,12 +57,20 @@ EVENT_ROWS = {
 }
 
 
-@pytest.fixture
-def settings(tmp_path: Path, make_settings: Callable[..., Settings]) -> Settings:
-    settings = make_settings(tmp_path / "home", lake_uri=None)
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..., Settings]) -> Settings:
+    """A home with keys and empty raw tables, to be copied."""
+    settings = make_settings(tmp_path_factory.mktemp("empty") / "home", lake_uri=None)
     with open_warehouse(settings) as connection:
         create_raw_tables(connection)
     return settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, empty: Settings) -> Settings:
+    home = tmp_path / "home"
+    shutil.copytree(empty.warehouse_home, home)
+    return empty.model_copy(update={"warehouse_home": home})
 
 
 @pytest.fixture
@@ -245,11 +253,11 @@ def _load_and_die(settings: Settings, point: str, state: dict[str, Any], landed:
 
 
 def die_loading(settings: Settings, point: str, state: dict[str, Any], *landed: LandedTable) -> None:
-    process = multiprocessing.get_context("spawn").Process(
-        target=_load_and_die, args=(settings, point, state, list(landed))
-    )
+    context = multiprocessing.get_context("forkserver")  # imports once, has no open database to fork
+    context.set_forkserver_preload([__name__, "pandas"])
+    process = context.Process(target=_load_and_die, args=(settings, point, state, list(landed)))
     process.start()
-    process.join(60)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
 
 
@@ -401,6 +409,7 @@ def test_a_failing_table_is_named_without_its_values_and_loads_once_the_cause_is
     assert PLANTED not in str(caught.value)
     assert caught.value.__cause__ is None
     assert "stays pending" in caught.value.kept
+    assert hits(settings.warehouse_home, PLANTED) == []
     assert read_state(connection, settings, "oltp") == {}
     with pytest.raises(LoadIncomplete, match="currency"):
         drain(connection, settings)

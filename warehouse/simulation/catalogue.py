@@ -161,7 +161,7 @@ def names() -> Names:
 
 
 def _address_form(name: str) -> str:
-    plain = unicodedata.normalize("NFKD", name.replace("ı", "i").replace("ł", "l").replace("ø", "o"))
+    plain = unicodedata.normalize("NFKD", name.replace("\N{LATIN SMALL LETTER DOTLESS I}", "i"))
     return "".join(letter for letter in plain.lower() if letter.isascii() and letter.isalnum())
 
 

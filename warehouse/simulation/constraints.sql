@@ -41,5 +41,8 @@ create index device_updated_at on public.device (updated_at);
 create index payment_method_updated_at on public.payment_method (updated_at);
 create index transaction_updated_at on public.transaction (updated_at);
 create index transaction_customer on public.transaction (customer_id);
+-- Without these two, deleting a device or a payment method reads the whole table to check the foreign key.
+create index transaction_device on public.transaction (device_id);
+create index transaction_payment_method on public.transaction (payment_method_id);
 create index device_customer on public.device (customer_id);
 create index payment_method_customer on public.payment_method (customer_id);

@@ -47,6 +47,8 @@ from warehouse.simulation.world import World
 Documents = list[dict[str, Any]]
 
 FEEDBACK_SHARE = 0.05
+FEEDBACK_COPIES = ("feedback", "feedback again")
+"""Kinds of `_id`: the document, and the copy that a retrying client left of some."""
 ERROR_SHARE = 0.02
 MAX_INTERACTIONS = 500_000
 """Per company and fill; below it every payment has one interaction."""
@@ -210,7 +212,7 @@ def feedback_deleted(story: Story, written: Integers, since: int, until: int) ->
     return (story.number % FEEDBACK_WITHDRAWN_EVERY == 0) & (gone >= since) & (gone < until)
 
 
-def feedback_documents(world: World, story: Story, written: Integers) -> Documents:
+def feedback_documents(world: World, story: Story, written: Integers, inserted: Integers) -> Documents:
     """One comment per payment given; free text, with all that people write into it."""
     if not len(story.number):
         return []
@@ -218,9 +220,7 @@ def feedback_documents(world: World, story: Story, written: Integers) -> Documen
     comment = draws.between("comment", 0, len(_COMMENTS)).tolist()
     emoji = draws.between("emoji", 0, len(_EMOJI)).tolist()
     with_emoji = draws.below("with emoji", EMOJI_SHARE).tolist()
-    personal = np.where(
-        draws.below("personal", PERSONAL_TEXT_SHARE), draws.between("personal kind", 1, 4), 0
-    ).tolist()
+    personal = np.where(draws.below("personal", PERSONAL_TEXT_SHARE), draws.between("personal kind", 1, 4), 0).tolist()
     mail = emails(world, story.customer).to_pylist()
     phone = phones(world, story.customer, home_city(world, story.customer)).to_pylist()
     card = card_numbers(world, story.method).to_pylist()
@@ -231,12 +231,12 @@ def feedback_documents(world: World, story: Story, written: Integers) -> Documen
     documents: Documents = []
     for index, (identifier, transaction, customer, merchant, number, at) in enumerate(
         zip(
-            object_ids(written, "feedback", story.number),
+            object_ids(written, FEEDBACK_COPIES[0], story.number),
             story.ids.to_pylist(),
             customer_ids(story.customer, "CUST").to_pylist(),
             merchant_ids(story.merchant, "MERCH").to_pylist(),
             story.number.tolist(),
-            utc_list(written),
+            utc_list(inserted),
             strict=True,
         )
     ):
@@ -266,7 +266,7 @@ def feedback_documents(world: World, story: Story, written: Integers) -> Documen
                 "created_at": at,
             }
         )
-    return documents + _stored_twice(documents, "feedback again", story.number, written)
+    return documents + _stored_twice(documents, FEEDBACK_COPIES[1], story.number, written)
 
 
 @lru_cache(maxsize=8)
@@ -277,7 +277,7 @@ def huge_comment_number(world: World) -> int:
     return int(with_feedback[0]) if len(with_feedback) else -1
 
 
-# --- logs, interactions, features --------------------------------------------------------------------------------------
+# --- logs, interactions, features ----------------------------------------------------------------------------------
 
 
 def error_documents(world: World, story: Story, moment: int) -> Documents:

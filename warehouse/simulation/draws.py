@@ -49,15 +49,17 @@ class Draws:
 
     def below(self, name: str, share: float | Floats) -> Booleans:
         """True with probability `share`."""
-        return self.uniform(name) < share
+        result: Booleans = self.uniform(name) < share
+        return result
 
     def between(self, name: str, low: int, high: int | Integers) -> Integers:
         """Integers in [low, high)."""
-        return low + np.floor(self.uniform(name) * (np.asarray(high) - low)).astype(np.int64)
+        steps: Integers = np.floor(self.uniform(name) * (np.asarray(high) - low)).astype(np.int64)
+        return low + steps
 
     def weighted(self, name: str, weights: Floats) -> Integers:
         """Indices into `weights`, which need not add up to one."""
         cumulative = np.cumsum(weights) / np.sum(weights)
-        return np.minimum(
-            np.searchsorted(cumulative, self.uniform(name), side="right"), len(weights) - 1
-        ).astype(np.int64)
+        return np.minimum(np.searchsorted(cumulative, self.uniform(name), side="right"), len(weights) - 1).astype(
+            np.int64
+        )

@@ -6,7 +6,8 @@ events are its steps. A step that does not happen has the time NEVER.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -134,14 +135,24 @@ class Story:
     @property
     def ids(self) -> Strings:
         """`TXN00010001` in PostgreSQL, `TX00010001` in MongoDB."""
-        return join(
-            pick(["TXN", "TX"], self.is_document.astype(np.int64)), padded(self.number + FIRST_NUMBER, 8)
-        )
+        return join(pick(["TXN", "TX"], self.is_document.astype(np.int64)), padded(self.number + FIRST_NUMBER, 8))
 
     @property
     def is_reviewed(self) -> Booleans:
         """Whether a person decides: only in MongoDB, for scores between the two thresholds."""
-        return self.is_document & (self.score >= fraud.REVIEW_SCORE) & (self.score < fraud.BLOCK_SCORE)
+        reviewed: Booleans = self.is_document & (self.score >= fraud.REVIEW_SCORE) & (self.score < fraud.BLOCK_SCORE)
+        return reviewed
+
+    def take(self, indices: Integers) -> Story:
+        """Only these payments."""
+        if len(indices) == len(self.number):
+            return self
+        columns: dict[str, Any] = {
+            field.name: [column[indices] for column in value] if isinstance(value, list) else value[indices]
+            for field in fields(self)
+            for value in (getattr(self, field.name),)
+        }
+        return Story(**columns)
 
     def steps(self) -> list[Integers]:
         """The times of everything that can happen."""
@@ -201,7 +212,35 @@ class Story:
     def is_committed(self, moment: int) -> Booleans:
         """Whether the database shows the payment at `moment`: the last minutes' commits may come late."""
         late = (self.created >= moment - LATE_COMMIT_WINDOW) & (self.number % LATE_COMMIT_EVERY == 0)
-        return (self.created < moment) & ~(late & ~self.is_document)
+        committed: Booleans = (self.created < moment) & ~(late & ~self.is_document)
+        return committed
+
+
+class _StepsAfterCapture(TypedDict):
+    """What `_afterwards` decides, by the names that `Story` has for it."""
+
+    refund_failed: Integers
+    refunds: list[Integers]
+    refund_amounts: list[Integers]
+    inquired: Integers
+    reported: Integers
+    disputed: Integers
+    evidence: Integers
+    won: Integers
+    lost: Integers
+    dispute_by_fraud: Booleans
+
+
+class _Steps(_StepsAfterCapture):
+    """What `_happen` decides, likewise."""
+
+    attempted: list[Integers]
+    authenticated: list[Integers]
+    declined: list[Integers]
+    authorized: Integers
+    blocked: Integers
+    captured: Integers
+    canceled: Integers
 
 
 def tell(world: World, numbers: Integers) -> Story:
@@ -238,8 +277,7 @@ def tell(world: World, numbers: Integers) -> Story:
         amount=amount,
         tax=tax,
         fee=np.minimum(
-            (amount * _FEE_PER_MILLE + 500) // 1000
-            + minor_units(np.full(len(numbers), _FEE_FIXED_EUR), currency),
+            (amount * _FEE_PER_MILLE + 500) // 1000 + minor_units(np.full(len(numbers), _FEE_FIXED_EUR), currency),
             amount,
         ),
         dispute_fee=minor_units(np.full(len(numbers), _DISPUTE_FEE_EUR), currency),
@@ -261,9 +299,7 @@ def _choose(
     customer = np.floor(known * draws.uniform("customer") ** 1.6).astype(np.int64)
     early = is_document & (numbers % EARLY_CUSTOMER_EVERY == 7)
     customer = np.where(early, world.customers.counts(midnight + 2 * DAY) - 1, customer)
-    merchant = np.floor(
-        world.merchants.counts(midnight) * draws.uniform("merchant") ** 2.2
-    ).astype(np.int64)
+    merchant = np.floor(world.merchants.counts(midnight) * draws.uniform("merchant") ** 2.2).astype(np.int64)
     choice = fraud.Choice(
         kind=np.zeros(len(numbers), dtype=np.int64),
         customer=customer,
@@ -287,9 +323,9 @@ def _price(
     exponents = currency_exponents()
     price = unit_prices(world, product, created)
     rate = units_per_euro()
-    converted = np.rint(
-        price * (rate[currency] / rate[own]) * 10.0 ** (exponents[currency] - exponents[own])
-    ).astype(np.int64)
+    converted = np.rint(price * (rate[currency] / rate[own]) * 10.0 ** (exponents[currency] - exponents[own])).astype(
+        np.int64
+    )
     price = np.where(currency == own, price, np.maximum(converted, 1))
     quantity = 1 + draws.weighted("quantity", np.array([70.0, 15.0, 6.0, 4.0, 3.0, 2.0]))
     quantity = np.maximum(np.rint(quantity * choice.amount_factor).astype(np.int64), 1)
@@ -327,7 +363,7 @@ def _happen(
     score: Floats,
     three_ds: Integers,
     amount: Integers,
-) -> dict[str, object]:
+) -> _Steps:
     """Every step with its time."""
     blocked_at_once = (score >= fraud.BLOCK_SCORE) & (is_document | (choice.kind != fraud.LEGITIMATE))
     in_review = is_document & ~blocked_at_once & (score >= fraud.REVIEW_SCORE)
@@ -395,9 +431,7 @@ def _capture_times(world: World, draws: Draws, choice: fraud.Choice, ready: Inte
     return np.where(captures_nightly(world, choice.merchant), night, due)
 
 
-def _afterwards(
-    draws: Draws, choice: fraud.Choice, captured: Integers, amount: Integers
-) -> dict[str, object]:
+def _afterwards(draws: Draws, choice: fraud.Choice, captured: Integers, amount: Integers) -> _StepsAfterCapture:
     """Refunds or a dispute, never both: what goes back stays within what was captured."""
     is_fraud = choice.kind != fraud.LEGITIMATE
 
@@ -464,5 +498,3 @@ def transaction_rows(story: Story, moment: int) -> pa.Table:
             "updated_at": timestamps(updated),
         }
     )
-
-

@@ -134,9 +134,7 @@ class PayoutBook:
     ) -> Iterator[Message]:
         exponent = int(currency_exponents()[currency])
         sign, whole = ("-" if minor < 0 else ""), abs(minor)
-        amount = sign + (
-            f"{whole // 10**exponent}.{whole % 10**exponent:0{exponent}d}" if exponent else str(whole)
-        )
+        amount = sign + (f"{whole // 10**exponent}.{whole % 10**exponent:0{exponent}d}" if exponent else str(whole))
         tries = [(payout, "paid", paid_at)]
         if fails:
             tries += [(payout, "failed", paid_at + DAY), (f"{payout}-R1", "paid", paid_at + RETRY_WITHIN)]

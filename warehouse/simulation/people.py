@@ -119,9 +119,7 @@ def customer_rows(world: World, customers: Integers, moment: int) -> pa.Table:
     last = np.where(renamed < moment, last_after, last_before)
     checked = joined + draws.between("kyc takes", HOUR, 5 * DAY)
     is_consenting = draws.below("consents", 0.55)
-    changes_mind = np.where(
-        draws.below("changes mind", 0.3), joined + draws.between("mind", DAY, 2 * HISTORY), NEVER
-    )
+    changes_mind = np.where(draws.below("changes mind", 0.3), joined + draws.between("mind", DAY, 2 * HISTORY), NEVER)
     consent = is_consenting ^ (changes_mind < moment)
     passes = np.where(draws.below("rejected", 0.02), 3, np.where(draws.below("never checked", 0.05), 0, 2))
     kyc = np.where(checked < moment, passes, np.where(passes == 0, 0, 1))
@@ -163,9 +161,7 @@ def emails(world: World, customers: Integers) -> Strings:
 
 def phones(world: World, customers: Integers, city: Integers) -> Strings:
     """Numbers with 555, the exchange kept free for fiction, behind each country's prefix."""
-    return join(
-        pick(cities().phone, city), padded(world.draws("customer", customers).between("phone", 0, 10_000), 4)
-    )
+    return join(pick(cities().phone, city), padded(world.draws("customer", customers).between("phone", 0, 10_000), 4))
 
 
 # --- devices ----------------------------------------------------------------------------------------------------
@@ -319,7 +315,8 @@ def luhn_digits(bodies: Integers) -> Integers:
             digit = digit * 2
             digit = digit - 9 * (digit > 9)
         total = total + digit
-    return -total % 10
+    digit = -total % 10
+    return digit
 
 
 # --- spares that come and go ------------------------------------------------------------------------------------
@@ -333,12 +330,11 @@ def spares_deleted(world: World, kind: str, customers: Integers, since: int, unt
     gone = born + _phase(world, kind, number)
     deletions_before = np.maximum((since - 1 - gone) // SPARE_CYCLE + 1, 0)
     deletions_after = np.maximum((until - 1 - gone) // SPARE_CYCLE + 1, 0)
-    return number[deletions_after > deletions_before]
+    chosen: Integers = number[deletions_after > deletions_before]
+    return chosen
 
 
-def _presence(
-    world: World, kind: str, number: Integers, born: Integers, moment: int
-) -> tuple[Booleans, Integers]:
+def _presence(world: World, kind: str, number: Integers, born: Integers, moment: int) -> tuple[Booleans, Integers]:
     """Whether each one is there, and when a spare last came back (NEVER for those that did not)."""
     since_gone = moment - 1 - born - _phase(world, kind, number)
     cycle = since_gone // SPARE_CYCLE
@@ -379,5 +375,3 @@ def _where(condition: Booleans, values: Strings) -> Strings:
 
 def _hexadecimal(bits: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> Strings:
     return pa.array([f"{value:016x}" for value in bits.tolist()], pa.string())
-
-

@@ -270,5 +270,3 @@ def _trade_names(world: World, merchants: Integers, rebranded: Booleans) -> list
     before = _name(world, merchants, "founding").to_pylist()
     after = _name(world, merchants, "rebrand").to_pylist()
     return [new if is_new else old for old, new, is_new in zip(before, after, rebranded.tolist(), strict=True)]
-
-

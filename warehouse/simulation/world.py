@@ -78,7 +78,9 @@ class World:
         day = np.arange(max(days, self.days))
         weights = _WEEKDAY_FACTORS[(weekday + day) % 7] * (1 + _GROWTH * np.minimum(day / self.days, 1.0))
         cumulative = np.r_[0.0, np.cumsum(weights)]
-        return np.rint(cumulative[: days + 1] * (self.transactions / cumulative[self.days])).astype(np.int64)
+        per_weight = self.transactions / cumulative[self.days]
+        first: Integers = np.rint(cumulative[: days + 1] * per_weight).astype(np.int64)
+        return first
 
     def payment_times(self, numbers: Integers) -> tuple[Integers, Integers]:
         """Day and creation time (ms) of payments; times ascend with the number."""

@@ -11,12 +11,11 @@
     'onboarded_at',
 ] %}
 {%- set profile = [
-    'display_name',
-    'mongo_category',
+    'profile_trade_name',
+    'profile_category_code',
     'website',
     'support_email_domain',
     'profile_country',
-    'onboarding_channel',
     'employees_count',
     'documents_count',
     'documents_verified_count',
@@ -117,7 +116,7 @@ final as (
         {%- endfor %}
         -- a shop that only the onboarding team knows goes by the name it has there
         case
-            when versions.is_inferred then documents.display_name
+            when versions.is_inferred then documents.profile_trade_name
             else versions.trade_name
         end as trade_name,
         documents.merchant_id is not null as has_profile,

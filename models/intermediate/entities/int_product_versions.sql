@@ -9,14 +9,9 @@
     'created_at',
 ] %}
 {%- set profile = [
-    'brand',
-    'colour',
-    'size',
-    'material',
-    'weight_grams',
+    'attributes',
     'tags_count',
     'variants_count',
-    'is_digital',
 ] %}
 with
 

@@ -6,6 +6,7 @@
     'three_ds_exemption': 'sca_exemption',
     'dispute_reason_code': 'dispute_reason_code',
     'label_source': 'fraud_label_source',
+    'fraud_rule': 'fraud_rule',
     'review_result': 'review_result',
 } %}
 with
@@ -33,6 +34,7 @@ events as (
         dispute_reason_code,
         network,
         label_source,
+        fraud_rule,
         review_result,
         amount,
         is_fraud,
@@ -56,6 +58,7 @@ priced as (
         events.dispute_reason_code,
         events.network,
         events.label_source,
+        events.fraud_rule,
         events.review_result,
         case when events.currency_code = transactions.currency_code then abs(events.amount) end as amount,
         events.is_fraud,
@@ -169,6 +172,7 @@ final as (
         milestones.sca_exemption,
         milestones.dispute_reason_code,
         milestones.fraud_label_source,
+        milestones.fraud_rule,
         milestones.review_result,
         {%- for column in ['events', 'attempts', 'refunds', 'inquiries', 'fraud_reports'] %}
         coalesce(cast(milestones.{{ column }}_count as integer), 0) as {{ column }}_count,

@@ -94,11 +94,7 @@ priced as (
     from payments
 ),
 
-{#- money is summed over captured payments only, and stays null-free: nothing captured is zero -#}
-{%- macro captured_sum(column) -%}
-    cast(coalesce(sum(case when is_ever_captured then {{ column }} end), 0) as decimal(38, 4))
-{%- endmacro %}
-
+-- money is summed over captured payments only; where nothing was captured it is zero, not unknown
 totals as (
     select
         business_date_key,
@@ -120,14 +116,20 @@ totals as (
             case when is_ever_captured and gross_amount is not null and gross_amount_reporting is null then 1 else 0 end
         ) as unconverted_transactions,
         {{ suppress_small_groups('count(distinct customer_key)', 'count(distinct customer_key)') }} as customers,
-        {{ captured_sum('gross_amount') }} as captured_amount,
-        {{ captured_sum('refunded_amount') }} as refunded_amount,
-        {{ captured_sum('dispute_lost_amount') }} as dispute_lost_amount,
-        {{ captured_sum('fee_amount') }} as fee_amount,
-        {{ captured_sum('gross_amount_reporting') }} as captured_amount_reporting,
-        {{ captured_sum('refunded_amount_reporting') }} as refunded_amount_reporting,
-        {{ captured_sum('dispute_lost_amount_reporting') }} as dispute_lost_amount_reporting,
-        {{ captured_sum('fee_amount_reporting') }} as fee_amount_reporting
+        {%- for total, measure in {
+            'captured_amount': 'gross_amount',
+            'refunded_amount': 'refunded_amount',
+            'dispute_lost_amount': 'dispute_lost_amount',
+            'fee_amount': 'fee_amount',
+        }.items() %}
+        {%- for currency in ['', '_reporting'] %}
+        cast(
+            coalesce(sum(case when is_ever_captured then {{ measure }}{{ currency }} end), 0) as decimal(38, 4)
+        ) as {{ total }}{{ currency }}
+        {{- ',' if not loop.last }}
+        {%- endfor %}
+        {{- ',' if not loop.last }}
+        {%- endfor %}
     from priced
     group by
         business_date_key,

@@ -20,9 +20,7 @@ CURRENT_DATE = dt.date(2023, 12, 31)
 """The reference company has lived through every day before this one."""
 
 _FOLDER = files(__name__)
-_JSON_OPTIONS = json_util.JSONOptions(
-    tz_aware=True, tzinfo=dt.UTC, json_mode=json_util.JSONMode.RELAXED
-)
+_JSON_OPTIONS = json_util.JSONOptions(tz_aware=True, tzinfo=dt.UTC, json_mode=json_util.JSONMode.RELAXED)
 
 
 def oltp_csv(table: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from pymongo.write_concern import WriteConcern
 from warehouse.core.errors import SourceUnavailable
 
 DATABASE = "stripe_nosql"
-Document = Mapping[str, Any]
+Document = dict[str, Any]
 
 INDEXES: dict[str, list[list[str]]] = {
     "Transactions": [["transaction_id"], ["date.updated"], ["customer_id"], ["status", "amount"]],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Literal, LiteralString, cast
+from typing import Literal, cast
 
 import psycopg
 import pyarrow as pa
@@ -80,20 +80,20 @@ class OltpStore:
 
     def rebuild_schema(self) -> None:
         """Drop the nine tables with their rows and create them without keys, ready for bulk loading."""
-        self._connection.execute(cast(LiteralString, f"drop table if exists {_qualified(TABLES)} cascade"))
+        self._connection.execute(f"drop table if exists {_qualified(TABLES)} cascade".encode())
         self._run_script("schema.sql")
 
     def add_constraints(self) -> None:
         """Keys, foreign keys and indexes: also proves that the load is coherent. Refreshes the statistics."""
         self._run_script("constraints.sql")
-        self._connection.execute(cast(LiteralString, f"analyze {_qualified(TABLES)}"))
+        self._connection.execute(f"analyze {_qualified(TABLES)}".encode())
 
     def copy_csv(self, table: str, csv_with_header: bytes) -> None:
         """Append rows from CSV whose header names the columns. An empty unquoted field is NULL."""
         columns = csv_with_header.split(b"\n", 1)[0].decode().strip().replace('"', "")
         statement = f"copy public.{table} ({columns}) from stdin (format csv, header match)"
         with self._connection.cursor() as cursor:
-            with cursor.copy(cast(LiteralString, statement)) as copy:
+            with cursor.copy(statement.encode()) as copy:
                 copy.write(csv_with_header)
             self._count(table, cursor.rowcount)
 
@@ -109,24 +109,14 @@ class OltpStore:
         key = TABLES[table]
         columns = rows.column_names
         assignments = ", ".join(f"{name} = excluded.{name}" for name in columns if name != key)
+        names = ", ".join(columns)
         with self._connection.cursor() as cursor:
-            cursor.execute(
-                cast(
-                    LiteralString,
-                    f"create temp table incoming on commit drop as "
-                    f"select {', '.join(columns)} from public.{table} with no data",
-                )
-            )
-            with cursor.copy(
-                cast(LiteralString, f"copy incoming ({', '.join(columns)}) from stdin (format csv, header match)")
-            ) as copy:
+            cursor.execute(f"create temp table incoming as select {names} from public.{table} with no data".encode())
+            with cursor.copy(f"copy incoming ({names}) from stdin (format csv, header match)".encode()) as copy:
                 copy.write(to_csv(rows))
             cursor.execute(
-                cast(
-                    LiteralString,
-                    f"insert into public.{table} ({', '.join(columns)}) select {', '.join(columns)} from incoming "
-                    f"on conflict ({key}) do update set {assignments}",
-                )
+                f"insert into public.{table} ({names}) select {names} from incoming"
+                f" on conflict ({key}) do update set {assignments}".encode()
             )
             self._count(table, cursor.rowcount)
             cursor.execute("drop table incoming")
@@ -135,7 +125,7 @@ class OltpStore:
         """Delete rows by primary key; absent ones are fine."""
         if keys:
             statement = f"delete from public.{table} where {TABLES[table]} = any(%s)"
-            self._connection.execute(cast(LiteralString, statement), [keys])
+            self._connection.execute(statement.encode(), [keys])
 
     def read_state(self) -> State | None:
         """How far the company is; None for a system that was never filled."""
@@ -176,7 +166,7 @@ class OltpStore:
 
     def _run_script(self, name: str) -> None:
         script = files("warehouse.simulation").joinpath(name).read_text(encoding="utf-8")
-        self._connection.execute(cast(LiteralString, script))
+        self._connection.execute(script.encode())
 
     def _count(self, table: str, written: int) -> None:
         name = f"oltp.{table}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # no __all__
 
 from warehouse.core.errors import SourceUnavailable
 
@@ -86,8 +86,6 @@ class StreamStore:
         topic = self._admin.list_topics(timeout=10).topics.get(TOPIC)
         if topic is None or not topic.partitions:
             return False
-        from confluent_kafka import OffsetSpec  # type: ignore[attr-defined]
-
         latest = self._admin.list_offsets(
             {TopicPartition(TOPIC, number): OffsetSpec.latest() for number in topic.partitions}
         )

@@ -1,0 +1,62 @@
+-- No text column of a published mart holds a card number (13 to 19 digits that pass the Luhn check and begin as cards
+-- do) or an e-mail address. Keys are left out: they are md5 by contract, and hexadecimal digits would give false
+-- alarms. Returns where it stands and in how many rows, never the value.
+{{ config(tags=['invariant'], meta={'invariant': 25}) }}
+{%- set marts = [
+    'dim_compliance',
+    'dim_country',
+    'dim_currency',
+    'dim_customer',
+    'dim_customer_history',
+    'dim_date',
+    'dim_device',
+    'dim_location',
+    'dim_merchant',
+    'dim_merchant_history',
+    'dim_payment_method',
+    'dim_product',
+    'dim_product_history',
+    'dim_status',
+    'fct_exchange_rate',
+    'fct_fraud',
+    'fct_sales',
+    'rpt_daily_overview',
+] %}
+with
+
+findings as (
+    {%- for mart in marts %}
+    {%- set relation = ref(mart) %}
+    {%- for column in adapter.get_columns_in_relation(relation) if execute and column.is_string() and not column.name.lower().endswith('_key') %}
+    select
+        '{{ mart }}.{{ column.name }}' as place,
+        'card number' as finding,
+        count(*) as occurrences
+    from (
+        select {{ long_digit_run(column.name) }} as digits
+        from {{ relation }}
+        where {{ has_long_digit_run(column.name) }}
+    ) as candidates
+    where substr(digits, 1, 1) between '2' and '6' and {{ is_luhn_valid('digits') | indent(4) }}
+    union all
+    select
+        '{{ mart }}.{{ column.name }}' as place,
+        'e-mail address' as finding,
+        count(*) as occurrences
+    from {{ relation }}
+    where {{ column.name }} like '%_@_%.__%'
+    union all
+    {%- endfor %}
+    {%- endfor %}
+    select
+        'nowhere' as place,
+        'nothing' as finding,
+        0 as occurrences
+)
+
+select
+    place,
+    finding,
+    occurrences
+from findings
+where occurrences > 0

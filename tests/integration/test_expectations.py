@@ -1,0 +1,265 @@
+"""Both borders: a sound warehouse passes, every planted fault is named, and no planted value leaves the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from expectations import QualityReport, run_landing, run_publishing
+from tests.conftest import MakeSettings
+from tests.integration.small_warehouse import TOKEN, build
+from warehouse.core.database import open_warehouse
+from warehouse.core.errors import ConfigurationError
+from warehouse.core.settings import Settings
+
+PERSONAL_TEXT = "holds no e-mail address and no card number"
+
+EMAIL = "planted.person@example.com"
+CARD = "4111 1111 1111 1111"
+NAME = "Planted Person"
+ADDRESS = "203.0.113.77"
+SECRETS = (EMAIL, CARD, NAME, ADDRESS)
+
+# statement that plants a fault → what must be reported: suite, rule, column
+LANDING_FAULTS: dict[str, set[tuple[str, str, str | None]]] = {
+    "update raw_oltp.location set location_id = null": {
+        ("raw_oltp.location", "expect_column_values_to_not_be_null", "location_id")
+    },
+    "insert into raw_oltp.status from raw_oltp.status": {
+        ("raw_oltp.status", "expect_column_values_to_be_unique", "status_code")
+    },
+    f"update raw_oltp.customer set email_token = '{EMAIL}'": {
+        ("raw_oltp.customer", "matches v1:[0-9a-f]{64}", "email_token")
+    },
+    f"update raw_oltp.merchant set trade_name = '{CARD}'": {("raw_oltp.merchant", PERSONAL_TEXT, "trade_name")},
+    "update raw_oltp.transaction set amount = -1, tax = -2": {
+        ("raw_oltp.transaction", "expect_column_values_to_be_between", "amount"),
+        ("raw_oltp.transaction", "expect_column_values_to_be_between", "tax"),
+    },
+    "update raw_oltp.transaction_history set amount = 120.505": {
+        ("raw_oltp.transaction_history", "no more decimals than the currency has", "amount")
+    },
+    "update raw_oltp.product set _row_hash = 'other', currency_code = 'euro'": {
+        ("raw_oltp.product", "every current row is in the history", "_row_hash"),
+        ("raw_oltp.product", "matches [A-Z]{3}", "currency_code"),
+    },
+    f"alter table raw_oltp.device add column ip_address varchar default '{ADDRESS}'": {
+        ("raw_oltp.device", "expect_table_columns_to_match_set", None),
+        ("raw_oltp.device", "every column has its pinned type", None),
+    },
+    "alter table raw_oltp.currency alter numeric_code type integer": {
+        ("raw_oltp.currency", "every column has its pinned type", None)
+    },
+    "update raw_oltp.payment_method set card_number_last4 = '11a1', updated_at = '2999-01-01'": {
+        ("raw_oltp.payment_method", "matches [0-9]{4}", "card_number_last4"),
+        ("raw_oltp.payment_method", "not in the future", "updated_at"),
+    },
+    f"""update raw_mongodb.transactions
+        set document = '{{"transaction_id": "T", "fraud_score": 7, "location": {{"ip": "{ADDRESS}"}}}}'""": {
+        ("raw_mongodb.transactions", "the plain key is absent", "document.location.ip"),
+        ("raw_mongodb.transactions", "at least 0 and at most 1", "document.fraud_score"),
+    },
+    f"""update raw_mongodb.merchants set document = '{{"merchant_id": "M", "profile": {{"website": "{EMAIL}"}},
+        "beneficial_owners": [{{"full_name_token": "{TOKEN}"}}, {{"full_name_token": "{NAME}"}}],
+        "_unknown": [{{"key": "fax", "value_token": "{NAME}"}}]}}'""": {
+        ("raw_mongodb.merchants", PERSONAL_TEXT, "document"),
+        ("raw_mongodb.merchants", "is a token", "document.beneficial_owners[*].full_name_token"),
+        ("raw_mongodb.merchants", "undeclared keys land as tokens", "document._unknown"),
+    },
+    """update raw_stream.payments_transactions set document = '{"amount": "1.23456"}'""": {
+        ("raw_stream.payments_transactions", "a decimal of at most 4 places, not negative", "document.amount")
+    },
+    "drop table raw_mongodb.products_history": {("raw_mongodb.products_history", "the table exists", None)},
+    "update raw_ops.load_manifest set source_rows = 1000 where table_name = 'customer'": {
+        ("raw_ops.load_manifest", "source = unchanged + landed + quarantined", "source_rows")
+    },
+    "update raw_ops.load_manifest set source_rows = 1, landed_rows = 0, quarantined_rows = 1"
+    " where table_name = 'device'": {
+        ("raw_ops.load_manifest", "at most 1% of a table's newest load is quarantined", "quarantined_rows")
+    },
+}  # fmt: skip
+
+# The history of products is gone, so that its current rows cannot be looked up there.
+LANDING_CONSEQUENCES = {
+    ("raw_mongodb.products", "every current row is in the history (could not be evaluated)", "_row_hash")
+}
+
+PUBLISHING_FAULTS: dict[str, set[tuple[str, str, str | None]]] = {
+    "insert into public.dim_status from public.dim_status": {
+        ("public.dim_status", "expect_column_values_to_be_unique", "status_key")
+    },
+    "update public.dim_location set location_key = null": {
+        ("public.dim_location", "expect_column_values_to_not_be_null", "location_key")
+    },
+    "update public.dim_country set country_key = 'DE'": {
+        ("public.dim_country", "matches [0-9a-f]{32}|-[123]", "country_key")
+    },
+    "delete from public.dim_compliance": {("public.dim_compliance", "holds at least its default members", None)},
+    "drop table public.dim_date": {("public.dim_date", "the table exists", None)},
+    f"update public.dim_device set network = '{EMAIL}'": {("public.dim_device", PERSONAL_TEXT, "network")},
+    f"update public.dim_payment_method set masked_card_number = '{CARD}'": {
+        ("public.dim_payment_method", PERSONAL_TEXT, "masked_card_number")
+    },
+    "update public.dim_customer_history set valid_to = '2024-06-01' where not is_current": {
+        ("public.dim_customer_history", "versions of a member never overlap", "valid_from")
+    },
+    "update public.dim_merchant_history set is_current = false": {
+        ("public.dim_merchant_history", "exactly one version of a member is current", "is_current")
+    },
+    "update public.dim_product set total_sell = 7": {
+        ("public.dim_product", "units sold are those of the captured sales", "total_sell")
+    },
+    "update public.fct_sales set net_amount = 1, customer_key = '-1' where transaction_id = 'TXN001'": {
+        ("public.fct_sales", "gross - fee = net", "net_amount"),
+        ("public.fct_sales", "at most 2% unknown members", "customer_key"),
+    },
+    "update public.fct_sales set amount = amount + 0.001 where transaction_id = 'TXN001'": {
+        ("public.fct_sales", "the amount that landed, to the last digit", "amount"),
+        ("public.fct_sales", "no more decimals than the currency has", "amount"),
+    },
+    "update public.fct_sales set fee_amount = null, amount_reporting = 5, event_at_utc = '2999-01-01'"
+    " where transaction_id = 'TX1005'": {
+        ("public.fct_sales", "a converted amount has a rate, a missing rate no amount", "amount_reporting"),
+        ("public.fct_sales", "not in the future", "event_at_utc"),
+        ("public.fct_sales", "the business date is the day of the event in some time zone", "business_date"),
+    },
+    "update public.fct_fraud set transaction_id = 'TX9999', gross_loss_amount = -1 where source_system = 'mongodb'": {
+        ("public.fct_fraud", "every landed payment is there", "transaction_id"),
+        ("public.fct_fraud", "every payment has landed", "transaction_id"),
+        ("public.fct_fraud", "expect_column_values_to_be_between", "gross_loss_amount"),
+        ("public.fct_fraud", "gross - recovered = net", "net_loss_amount"),
+    },
+    "update public.fct_exchange_rate set rate_age_days = 8": {
+        ("public.fct_exchange_rate", "too old a rate does not convert", "rate_age_days")
+    },
+    "delete from public.rpt_daily_overview": {
+        ("public.rpt_daily_overview", "not empty when payments have landed", None),
+        ("public.rpt_daily_overview", "counts every payment once", "transactions"),
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings, tmp_path: Path) -> Settings:
+    """A sound warehouse of its own."""
+    settings = make_settings(tmp_path / "home")
+    build(settings)
+    return settings
+
+
+Run = Callable[[Settings, Callable[[str], None]], QualityReport]
+
+
+@pytest.mark.parametrize("run", [run_landing, run_publishing])
+def test_sound_warehouse_passes(settings: Settings, run: Run) -> None:
+    seen: list[str] = []
+    report = run(settings, seen.append)
+    assert report.failed == ()
+    assert report.success
+    assert report.evaluated > report.suites > 15
+    assert any("fct_sales" in line or "raw_oltp.transaction" in line for line in seen)
+    assert report.data_docs.is_file()
+
+
+@pytest.mark.parametrize(
+    ("run", "faults", "consequences"),
+    [
+        pytest.param(run_landing, LANDING_FAULTS, LANDING_CONSEQUENCES, id="landing"),
+        pytest.param(run_publishing, PUBLISHING_FAULTS, set(), id="publishing"),
+    ],
+)
+def test_every_planted_fault_is_named_and_nothing_else(
+    settings: Settings,
+    run: Run,
+    faults: dict[str, set[tuple[str, str, str | None]]],
+    consequences: set[tuple[str, str, str | None]],
+) -> None:
+    with open_warehouse(settings) as connection:
+        for statement in faults:
+            connection.execute(statement)
+
+    report = run(settings, lambda _: None)
+
+    assert not report.success
+    expected = set.union(*faults.values()) | consequences
+    assert {(failure.suite, failure.expectation, failure.column) for failure in report.failed} == expected
+    written = json.dumps(report.to_dict()) + "".join(map(str, report.failed))
+    assert not [secret for secret in SECRETS if secret in written]
+    assert not _files_with(settings.warehouse_home / "site", SECRETS)
+
+
+def test_search_for_planted_values_finds_one(settings: Settings) -> None:
+    """The search above would find a value if one had leaked."""
+    page = run_publishing(settings, lambda _: None).data_docs
+    page.write_text(page.read_text() + EMAIL)
+    assert _files_with(settings.warehouse_home / "site", SECRETS) == [page]
+
+
+def test_error_inside_a_rule_is_a_failure_without_the_value(settings: Settings) -> None:
+    with open_warehouse(settings) as connection:
+        connection.execute("alter table public.fct_exchange_rate alter rate_age_days type varchar")
+        connection.execute(f"update public.fct_exchange_rate set rate_age_days = '{NAME}'")
+
+    report = run_publishing(settings, lambda _: None)
+
+    assert ("too old a rate does not convert (could not be evaluated)", "rate_age_days") in {
+        (failure.expectation, failure.column) for failure in report.failed
+    }
+    assert not _files_with(settings.warehouse_home / "site", SECRETS)
+
+
+def test_an_empty_company_passes(make_settings: MakeSettings, tmp_path: Path) -> None:
+    """No payment has landed: empty facts are right."""
+    settings = make_settings(tmp_path / "home")
+    build(settings)
+    with open_warehouse(settings) as connection:
+        for table in (
+            "raw_oltp.transaction",
+            "raw_oltp.transaction_history",
+            "raw_mongodb.transactions",
+            "raw_mongodb.transactions_history",
+            "public.fct_sales",
+            "public.fct_fraud",
+            "public.rpt_daily_overview",
+        ):
+            connection.execute(f"delete from {table}")
+        connection.execute("update public.dim_product set total_sell = 0")
+    assert run_landing(settings, lambda _: None).success
+    assert run_publishing(settings, lambda _: None).success
+
+
+def test_data_docs_load_nothing_from_elsewhere(settings: Settings) -> None:
+    pages = list(run_landing(settings, lambda _: None).data_docs.parent.rglob("*.html"))
+    assert len(pages) > 25
+    for page in pages:
+        text = page.read_text()
+        assert "<script" not in text
+        assert 'src="http' not in text
+        assert "stylesheet" not in text or 'href="http' not in text
+
+
+def test_nothing_is_written_outside_the_home(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("HOME", str(elsewhere))
+    run_publishing(settings, lambda _: None)
+    assert not list(elsewhere.rglob("*"))
+
+
+def test_without_a_warehouse_there_is_a_clear_error(make_settings: MakeSettings, tmp_path: Path) -> None:
+    settings = make_settings(tmp_path / "home")
+    with pytest.raises(ConfigurationError, match="does not exist yet"):
+        run_landing(settings, lambda _: None)
+
+
+def _files_with(folder: Path, values: tuple[str, ...]) -> list[Path]:
+    needles = [value.encode() for value in values]
+    return [
+        path for path in folder.rglob("*") if path.is_file() and any(needle in path.read_bytes() for needle in needles)
+    ]
