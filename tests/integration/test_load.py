@@ -227,6 +227,7 @@ def test_a_package_of_some_tables_leaves_the_others_alone(
 # -- a run that dies ---------------------------------------------------------------------------------------------
 
 KILL_POINTS: dict[str, tuple[type, str, bool]] = {
+    "before it is a package": (Pipeline, "extract", False),
     "before normalizing": (Pipeline, "normalize", False),
     "before loading": (Pipeline, "load", False),
     "between insert and marker": (ModelLoadJob, "run", True),
@@ -261,7 +262,7 @@ def die_loading(settings: Settings, point: str, state: dict[str, Any], *landed: 
     assert process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("point", KILL_POINTS)
+@pytest.mark.parametrize("point", list(KILL_POINTS)[1:])
 def test_a_killed_load_is_finished_by_the_next_run(settings: Settings, point: str) -> None:
     first = rows_sql(PRODUCT, PRODUCT_ROWS, "100", "l1")
     second = rows_sql(PRODUCT, PRODUCT_ROWS | {"unit_price": "1"}, "90, 110", "l2")
@@ -289,6 +290,19 @@ def test_a_killed_load_is_finished_by_the_next_run(settings: Settings, point: st
         assert drain(connection, settings) is False
         assert load(connection, settings, {"n": 3}, *landed).rows == {"product": 20, "currency": 5}
         assert_holds(connection, "raw_oltp.product", f"{kept} union all {second}")
+
+
+def test_a_load_killed_before_it_was_a_package_leaves_nothing_behind(settings: Settings) -> None:
+    with open_warehouse(settings) as connection:
+        products = rows_sql(PRODUCT, PRODUCT_ROWS, "100", "l1")
+        landed = land(connection, settings, PRODUCT, "l1", products)
+    die_loading(settings, "before it is a package", {"n": 1}, landed)
+    with open_warehouse(settings) as connection:
+        assert drain(connection, settings) is False
+        assert read_state(connection, settings, "oltp") == {}
+        load(connection, settings, {"n": 1}, landed)
+        assert_holds(connection, "raw_oltp.product", products)
+        assert_holds(connection, "raw_oltp.product_history", products)
 
 
 def test_a_new_load_finishes_the_interrupted_one_first(settings: Settings) -> None:

@@ -209,7 +209,7 @@ def feedback_present(story: Story, written: Integers, moment: int) -> tuple[Bool
 def feedback_deleted(story: Story, written: Integers, since: int, until: int) -> Booleans:
     """Which feedback was deleted within [since, until)."""
     gone = written + FEEDBACK_LIFETIME
-    return (story.number % FEEDBACK_WITHDRAWN_EVERY == 0) & (gone >= since) & (gone < until)
+    return np.asarray((story.number % FEEDBACK_WITHDRAWN_EVERY == 0) & (gone >= since) & (gone < until))
 
 
 def feedback_documents(world: World, story: Story, written: Integers, inserted: Integers) -> Documents:

@@ -126,7 +126,8 @@ def scores(world: World, numbers: Integers, kind: Integers, drift: Floats) -> Fl
     harmless = 0.01 + 0.45 * u**5
     false_alarm = draws.below("false alarm", 0.004)
     harmless = np.where(false_alarm, 0.5 + 0.45 * u, harmless)
-    seen = 0.35 + 0.64 * u ** np.where(draws.below("fooled", drift * 0.7), 2.5, 0.5)
+    fooled = draws.below("fooled", drift * 0.7)
+    seen = 0.35 + 0.64 * np.where(fooled, u**2.5, np.sqrt(u))
     return np.round(np.where(kind == LEGITIMATE, harmless, seen), 2)
 
 

@@ -315,8 +315,7 @@ def luhn_digits(bodies: Integers) -> Integers:
             digit = digit * 2
             digit = digit - 9 * (digit > 9)
         total = total + digit
-    digit = -total % 10
-    return digit
+    return -total % 10
 
 
 # --- spares that come and go ------------------------------------------------------------------------------------
@@ -351,7 +350,7 @@ def _phase(world: World, kind: str, number: Integers) -> Integers:
 
 
 def _exists(world: World, kind: str, number: Integers) -> Booleans:
-    return (number % SLOTS == 0) | world.draws(kind, number).below("exists", 0.4)
+    return np.asarray((number % SLOTS == 0) | world.draws(kind, number).below("exists", 0.4))
 
 
 def _slots(customers: Integers) -> Integers:

@@ -86,9 +86,8 @@ class StreamStore:
         topic = self._admin.list_topics(timeout=10).topics.get(TOPIC)
         if topic is None or not topic.partitions:
             return False
-        latest = self._admin.list_offsets(
-            {TopicPartition(TOPIC, number): OffsetSpec.latest() for number in topic.partitions}
-        )
+        end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        latest = self._admin.list_offsets({TopicPartition(TOPIC, number): end for number in topic.partitions})
         return any(future.result().offset > 0 for future in latest.values())
 
     def produce(self, messages: Iterable[Message]) -> None:
