@@ -122,7 +122,8 @@ def load_packages(
         with _explained(source):
             pipeline.sync_destination()
             _remember(pipeline, source, {"position": position, "after": committed.load_id})
-            progress(f"{source}: loading {len(landed)} tables, {sum(entry.rows for entry in landed):,} rows")
+            if landed:
+                progress(f"{source}: loading {len(landed)} tables, {sum(entry.rows for entry in landed):,} rows")
             pipeline.extract(_package(pipeline, source, landed))
             pipeline.normalize()
             info = pipeline.load(workers=1)

@@ -110,8 +110,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "_id": "650000000000000000000002",
         "document": (
             '{"merchant_id": "MERCH003", "profile": {"display_name": "Corner Shop", "support_email_token":'
-            f' "{TOKEN}", "email_domain": "example.org"}}, "beneficial_owners": [{{"full_name_token": "{TOKEN}"}},'
-            f' {{"full_name_token": "{TOKEN}"}}], "_unknown": [{{"key": "fax", "value_token": "{TOKEN}"}}]}}'
+            f' "{TOKEN}", "email_domain": "example.org"}}, "beneficial_owners": [{{"name_token": "{TOKEN}"}},'
+            f' {{"name_token": "{TOKEN}"}}], "_unknown": [{{"key": "fax", "value_token": "{TOKEN}"}}]}}'
         ),
     },
     "raw_stream.payments_transactions": {
@@ -141,7 +141,7 @@ select
     md5('1') as customer_version_key, md5('c') as customer_key, 'CUSTOMER001' as customer_id, false as is_current,
     '1900-01-01'::timestamptz as valid_from, '2024-01-02'::timestamptz as valid_to
 union all
-select md5('2'), md5('c'), 'CUSTOMER001', true, '2024-01-02', '9999-12-31';
+select md5('2'), md5('c'), 'CUSTOMER001', true, '2024-01-02'::timestamptz, '9999-12-31'::timestamptz;
 
 create table public.dim_customer as
 select customer_key, customer_version_key, customer_id from public.dim_customer_history where is_current;
@@ -188,7 +188,7 @@ union all
 select
     md5('mongodb|TX1005'), 'mongodb', 'TX1005', md5('c'), md5('m'), '-2', md5('USD'), md5('captured'), 20240102,
     'USD', 'EUR', 1, 2, 890.5, 0, 890.5, 890.5, 0, 890.5, null, null, null, null, false,
-    '2024-01-02', '2024-01-02 01:00:00+00', '2024-01-02 02:00:00+00';
+    '2024-01-02'::date, '2024-01-02 01:00:00+00'::timestamptz, '2024-01-02 02:00:00+00'::timestamptz;
 
 create table public.fct_fraud as
 select

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,10 @@ LANDING_FAULTS: dict[str, set[tuple[str, str, str | None]]] = {
         ("raw_mongodb.transactions", "at least 0 and at most 1", "document.fraud_score"),
     },
     f"""update raw_mongodb.merchants set document = '{{"merchant_id": "M", "profile": {{"website": "{EMAIL}"}},
-        "beneficial_owners": [{{"full_name_token": "{TOKEN}"}}, {{"full_name_token": "{NAME}"}}],
+        "beneficial_owners": [{{"name_token": "{TOKEN}"}}, {{"name_token": "{NAME}"}}],
         "_unknown": [{{"key": "fax", "value_token": "{NAME}"}}]}}'""": {
         ("raw_mongodb.merchants", PERSONAL_TEXT, "document"),
-        ("raw_mongodb.merchants", "is a token", "document.beneficial_owners[*].full_name_token"),
+        ("raw_mongodb.merchants", "is a token", "document.beneficial_owners[*].name_token"),
         ("raw_mongodb.merchants", "undeclared keys land as tokens", "document._unknown"),
     },
     """update raw_stream.payments_transactions set document = '{"amount": "1.23456"}'""": {
@@ -132,8 +133,14 @@ PUBLISHING_FAULTS: dict[str, set[tuple[str, str, str | None]]] = {
         ("public.fct_fraud", "expect_column_values_to_be_between", "gross_loss_amount"),
         ("public.fct_fraud", "gross - recovered = net", "net_loss_amount"),
     },
-    "update public.fct_exchange_rate set rate_age_days = 8": {
-        ("public.fct_exchange_rate", "too old a rate does not convert", "rate_age_days")
+    "update public.fct_exchange_rate set rate_source_date = '2024-01-03', rate_to_reporting = 0": {
+        ("public.fct_exchange_rate", "published before it is used", "rate_source_date"),
+        ("public.fct_exchange_rate", "above 0", "rate_to_reporting"),
+    },
+    # DuckDB's own message about this one quotes the value.
+    "alter table public.fct_exchange_rate alter rate_age_days type varchar": set(),
+    f"update public.fct_exchange_rate set rate_age_days = '{NAME}'": {
+        ("public.fct_exchange_rate", "too old a rate does not convert (could not be evaluated)", "rate_age_days")
     },
     "delete from public.rpt_daily_overview": {
         ("public.rpt_daily_overview", "not empty when payments have landed", None),
@@ -150,18 +157,63 @@ def settings(make_settings: MakeSettings, tmp_path: Path) -> Settings:
     return settings
 
 
-Run = Callable[[Settings, Callable[[str], None]], QualityReport]
+@dataclass(frozen=True)
+class Sound:
+    """Both borders of a sound warehouse, run once for all tests that only look at the result."""
+
+    reports: tuple[QualityReport, QualityReport]
+    progress: list[str]
+    elsewhere: Path
+    """What the runs had for a working directory and a home directory."""
 
 
-@pytest.mark.parametrize("run", [run_landing, run_publishing])
-def test_sound_warehouse_passes(settings: Settings, run: Run) -> None:
-    seen: list[str] = []
-    report = run(settings, seen.append)
-    assert report.failed == ()
-    assert report.success
-    assert report.evaluated > report.suites > 15
-    assert any("fct_sales" in line or "raw_oltp.transaction" in line for line in seen)
-    assert report.data_docs.is_file()
+@pytest.fixture(scope="module")
+def sound(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Sound:
+    """A sound warehouse, checked."""
+    settings = make_settings(tmp_path_factory.mktemp("sound") / "home")
+    build(settings)
+    progress: list[str] = []
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(elsewhere)
+        patch.setenv("HOME", str(elsewhere))
+        reports = run_landing(settings, progress.append), run_publishing(settings, progress.append)
+    return Sound(reports, progress, elsewhere)
+
+
+def test_sound_warehouse_passes(sound: Sound) -> None:
+    for report in sound.reports:
+        assert report.failed == ()
+        assert report.success
+        assert report.evaluated > 100
+    assert [report.suites for report in sound.reports] == [29, 18]
+    assert any(line.startswith("raw_oltp.transaction ") for line in sound.progress)
+    assert any(line.startswith("public.fct_sales ") for line in sound.progress)
+
+
+def test_data_docs_load_nothing_from_elsewhere(sound: Sound) -> None:
+    for report in sound.reports:
+        pages = list(report.data_docs.parent.rglob("*.html"))
+        assert len(pages) == report.suites + 1
+        for page in pages:
+            text = page.read_text()
+            assert "<script" not in text
+            assert not re.search(r"""(src|<link[^>]*href)=["']?https?:""", text)
+        index = report.data_docs.read_text()
+        for link in re.findall('href="(validations/[^"]+)"', index):
+            assert (report.data_docs.parent / link).is_file()
+        assert index.count('href="validations/') == report.suites
+
+
+def test_nothing_is_written_outside_the_home(sound: Sound) -> None:
+    assert not list(sound.elsewhere.rglob("*"))
+
+
+def test_search_for_planted_values_finds_one(sound: Sound, tmp_path: Path) -> None:
+    """The search below would find a value if one had leaked."""
+    page = tmp_path / "page.html"
+    page.write_text(sound.reports[0].data_docs.read_text() + EMAIL)
+    assert _files_with(tmp_path, SECRETS) == [page]
 
 
 @pytest.mark.parametrize(
@@ -191,65 +243,18 @@ def test_every_planted_fault_is_named_and_nothing_else(
     assert not _files_with(settings.warehouse_home / "site", SECRETS)
 
 
-def test_search_for_planted_values_finds_one(settings: Settings) -> None:
-    """The search above would find a value if one had leaked."""
-    page = run_publishing(settings, lambda _: None).data_docs
-    page.write_text(page.read_text() + EMAIL)
-    assert _files_with(settings.warehouse_home / "site", SECRETS) == [page]
-
-
-def test_error_inside_a_rule_is_a_failure_without_the_value(settings: Settings) -> None:
-    with open_warehouse(settings) as connection:
-        connection.execute("alter table public.fct_exchange_rate alter rate_age_days type varchar")
-        connection.execute(f"update public.fct_exchange_rate set rate_age_days = '{NAME}'")
-
-    report = run_publishing(settings, lambda _: None)
-
-    assert ("too old a rate does not convert (could not be evaluated)", "rate_age_days") in {
-        (failure.expectation, failure.column) for failure in report.failed
-    }
-    assert not _files_with(settings.warehouse_home / "site", SECRETS)
-
-
-def test_an_empty_company_passes(make_settings: MakeSettings, tmp_path: Path) -> None:
-    """No payment has landed: empty facts are right."""
-    settings = make_settings(tmp_path / "home")
-    build(settings)
+def test_empty_facts_pass_when_no_payment_has_landed(settings: Settings) -> None:
     with open_warehouse(settings) as connection:
         for table in (
             "raw_oltp.transaction",
-            "raw_oltp.transaction_history",
             "raw_mongodb.transactions",
-            "raw_mongodb.transactions_history",
             "public.fct_sales",
             "public.fct_fraud",
             "public.rpt_daily_overview",
         ):
             connection.execute(f"delete from {table}")
         connection.execute("update public.dim_product set total_sell = 0")
-    assert run_landing(settings, lambda _: None).success
-    assert run_publishing(settings, lambda _: None).success
-
-
-def test_data_docs_load_nothing_from_elsewhere(settings: Settings) -> None:
-    pages = list(run_landing(settings, lambda _: None).data_docs.parent.rglob("*.html"))
-    assert len(pages) > 25
-    for page in pages:
-        text = page.read_text()
-        assert "<script" not in text
-        assert 'src="http' not in text
-        assert "stylesheet" not in text or 'href="http' not in text
-
-
-def test_nothing_is_written_outside_the_home(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    monkeypatch.setenv("HOME", str(elsewhere))
-    run_publishing(settings, lambda _: None)
-    assert not list(elsewhere.rglob("*"))
+    assert run_publishing(settings, lambda _: None).failed == ()
 
 
 def test_without_a_warehouse_there_is_a_clear_error(make_settings: MakeSettings, tmp_path: Path) -> None:

@@ -128,7 +128,8 @@ def scores(world: World, numbers: Integers, kind: Integers, drift: Floats) -> Fl
     harmless = np.where(false_alarm, 0.5 + 0.45 * u, harmless)
     fooled = draws.below("fooled", drift * 0.7)
     seen = 0.35 + 0.64 * np.where(fooled, u**2.5, np.sqrt(u))
-    return np.round(np.where(kind == LEGITIMATE, harmless, seen), 2)
+    score: Floats = np.where(kind == LEGITIMATE, harmless, seen)
+    return np.round(score, 2)
 
 
 def main_rule(world: World, numbers: Integers, kind: Integers) -> Integers:

@@ -94,7 +94,8 @@ priced as (
     from payments
 ),
 
--- money is summed over captured payments only; where nothing was captured it is zero, not unknown
+-- money is summed over captured payments only; where nothing was captured it is zero. In reporting currency a sum over
+-- payments of which none could be converted is null: zero would read as a fact
 totals as (
     select
         business_date_key,
@@ -122,12 +123,15 @@ totals as (
             'dispute_lost_amount': 'dispute_lost_amount',
             'fee_amount': 'fee_amount',
         }.items() %}
-        {%- for currency in ['', '_reporting'] %}
+        cast(coalesce(sum(case when is_ever_captured then {{ measure }} end), 0) as decimal(38, 4)) as {{ total }},
         cast(
-            coalesce(sum(case when is_ever_captured then {{ measure }}{{ currency }} end), 0) as decimal(38, 4)
-        ) as {{ total }}{{ currency }}
-        {{- ',' if not loop.last }}
-        {%- endfor %}
+            coalesce(
+                sum(case when is_ever_captured then {{ measure }}_reporting end),
+                case
+                    when sum(case when is_ever_captured and gross_amount_reporting is null then 1 else 0 end) = 0 then 0
+                end
+            ) as decimal(38, 4)
+        ) as {{ total }}_reporting
         {{- ',' if not loop.last }}
         {%- endfor %}
     from priced
