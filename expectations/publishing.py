@@ -113,7 +113,7 @@ def _versions(entity: str) -> tuple[Expectation, ...]:
         returns_nothing(
             "versions of a member never overlap",
             f"select 1 as broken from (select valid_to > lead(valid_from) over (partition by {key} order by valid_from)"
-            " as overlaps from {batch}) where overlaps limit 1",
+            " as is_overlapping from {batch}) where is_overlapping limit 1",
             column="valid_from",
         ),
         returns_nothing(

@@ -1,5 +1,5 @@
--- Our generic tests, each on rows planted for it: a row here is a test that saw another number of failures than planted.
-{%- set numbers -%}
+-- Our generic tests, each on rows planted for it. A row here is a test that saw more or fewer failures than planted.
+{%- set numbers %}
     (
         select 1 as id, -1 as amount, false as is_good
         union all
@@ -9,8 +9,8 @@
         union all
         select cast(null as integer) as id, null as amount, null as is_good
     ) as planted
-{%- endset -%}
-{%- set intervals -%}
+{%- endset %}
+{%- set intervals %}
     (
         select 'gap' as id, 1 as valid_from, 3 as valid_to, false as is_current
         union all
@@ -26,9 +26,9 @@
         union all
         select 'sound' as id, 4 as valid_from, 9 as valid_to, true as is_current
     ) as planted
-{%- endset -%}
+{%- endset %}
 {#- the issuers' own documentation numbers, put together here so that no scanner takes this file for a leak -#}
-{%- set texts -%}
+{%- set texts %}
     (
         select 'plain' as id, '4111' || '1111' || '1111' || '1111' as remark
         union all
@@ -44,7 +44,7 @@
         union all
         select 'nothing' as id, null as remark
     ) as planted
-{%- endset -%}
+{%- endset %}
 {%- set cases = [
     ('unique_grain', test_unique_grain(numbers, columns=['id']), 2),
     ('not_negative', test_not_negative(numbers, column_name='amount'), 1),
@@ -57,7 +57,7 @@
     ('non_overlapping_intervals, gaps allowed', test_non_overlapping_intervals(intervals, key='id', gaps_allowed=true), 2),
     ('one_current_row', test_one_current_row(intervals, key='id'), 2),
     ('no_pan', test_no_pan(texts, column_name='remark'), 3),
-] -%}
+] %}
 with
 
 counted as (

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pytest
+import sqlalchemy as sa
 
 from expectations import QualityReport, run_landing, run_publishing
 from tests.conftest import MakeSettings
@@ -137,7 +140,7 @@ PUBLISHING_FAULTS: dict[str, set[tuple[str, str, str | None]]] = {
         ("public.fct_exchange_rate", "published before it is used", "rate_source_date"),
         ("public.fct_exchange_rate", "above 0", "rate_to_reporting"),
     },
-    # DuckDB's own message about this one quotes the value.
+    # A rule that cannot be evaluated has not passed.
     "alter table public.fct_exchange_rate alter rate_age_days type varchar": set(),
     f"update public.fct_exchange_rate set rate_age_days = '{NAME}'": {
         ("public.fct_exchange_rate", "too old a rate does not convert (could not be evaluated)", "rate_age_days")
@@ -216,6 +219,9 @@ def test_search_for_planted_values_finds_one(sound: Sound, tmp_path: Path) -> No
     assert _files_with(tmp_path, SECRETS) == [page]
 
 
+Run = Callable[[Settings, Callable[[str], None]], QualityReport]
+
+
 @pytest.mark.parametrize(
     ("run", "faults", "consequences"),
     [
@@ -255,6 +261,21 @@ def test_empty_facts_pass_when_no_payment_has_landed(settings: Settings) -> None
             connection.execute(f"delete from {table}")
         connection.execute("update public.dim_product set total_sell = 0")
     assert run_publishing(settings, lambda _: None).failed == ()
+
+
+def test_an_error_of_the_database_is_passed_on_without_its_message() -> None:
+    """DuckDB says which value could not be cast; Great Expectations would write that into the data docs."""
+    from expectations.datasource import HeldDuckDBDatasource, QueryFailed
+
+    with duckdb.connect() as connection:
+        datasource = HeldDuckDBDatasource(name="memory", database_schema="main")
+        datasource.hold(connection)
+        engine = datasource.get_execution_engine()
+        with pytest.raises(QueryFailed) as caught:
+            engine.execute_query(sa.text(f"select '{NAME}'::integer"))
+        assert engine.execute_query(sa.text("select 1")).scalar() == 1
+    assert str(caught.value) == "ConversionException"
+    assert NAME not in "".join(traceback.format_exception(caught.value)).replace(f"select '{NAME}'", "")
 
 
 def test_without_a_warehouse_there_is_a_clear_error(make_settings: MakeSettings, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from warehouse.simulation.stores.stream import Message
 from warehouse.simulation.text import entity_ids
 from warehouse.simulation.world import World
 
-BLOCK = 50_000
+BLOCK = 25_000
 """Payments or people made at a time: what bounds the memory."""
 _WINDOW_PAYMENTS = 20_000
 """Small companies are told several days at a time, up to a week."""

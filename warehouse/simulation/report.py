@@ -10,6 +10,10 @@ Progress = Callable[[str], None]
 """Receives one short line per step; the caller decides how to show it."""
 
 
+def quiet(_message: str) -> None:
+    """Progress for callers who want none."""
+
+
 @dataclass(frozen=True)
 class SimulationReport:
     """The company after the call.

@@ -55,36 +55,137 @@ mongodb_interactions as (
 
 -- an entity is known by its own record, or only because something else names it
 mentions as (
-    select 'customer' as entity_type, 'oltp' as source_system, source_id, true as is_record from oltp_customers
+    select
+        'customer' as entity_type,
+        'oltp' as source_system,
+        source_id,
+        true as is_record
+    from oltp_customers
+
     union all
-    select 'merchant' as entity_type, 'oltp' as source_system, source_id, true as is_record from oltp_merchants
+
+    select
+        'merchant' as entity_type,
+        'oltp' as source_system,
+        source_id,
+        true as is_record
+    from oltp_merchants
+
     union all
-    select 'product' as entity_type, 'oltp' as source_system, source_id, true as is_record from oltp_products
+
+    select
+        'product' as entity_type,
+        'oltp' as source_system,
+        source_id,
+        true as is_record
+    from oltp_products
+
     union all
-    select 'customer' as entity_type, 'oltp' as source_system, customer_id, false as is_record from oltp_payments
+
+    select
+        'customer' as entity_type,
+        'oltp' as source_system,
+        customer_id as source_id,
+        false as is_record
+    from oltp_payments
+
     union all
-    select 'merchant' as entity_type, 'oltp' as source_system, merchant_id, false as is_record from oltp_payments
+
+    select
+        'merchant' as entity_type,
+        'oltp' as source_system,
+        merchant_id as source_id,
+        false as is_record
+    from oltp_payments
+
     union all
-    select 'product' as entity_type, 'oltp' as source_system, product_id, false as is_record from oltp_payments
+
+    select
+        'product' as entity_type,
+        'oltp' as source_system,
+        product_id as source_id,
+        false as is_record
+    from oltp_payments
+
     union all
-    select 'merchant' as entity_type, 'mongodb' as source_system, source_id, true as is_record from mongodb_merchants
+
+    select
+        'merchant' as entity_type,
+        'mongodb' as source_system,
+        source_id,
+        true as is_record
+    from mongodb_merchants
+
     union all
-    select 'product' as entity_type, 'mongodb' as source_system, product_id, true as is_record from mongodb_products
+
+    select
+        'product' as entity_type,
+        'mongodb' as source_system,
+        product_id as source_id,
+        true as is_record
+    from mongodb_products
+
     union all
-    select 'merchant' as entity_type, 'mongodb' as source_system, merchant_id, false as is_record from mongodb_products
+
+    select
+        'merchant' as entity_type,
+        'mongodb' as source_system,
+        merchant_id as source_id,
+        false as is_record
+    from mongodb_products
+
     union all
-    select 'customer' as entity_type, 'mongodb' as source_system, customer_id, false as is_record from mongodb_payments
+
+    select
+        'customer' as entity_type,
+        'mongodb' as source_system,
+        customer_id as source_id,
+        false as is_record
+    from mongodb_payments
+
     union all
-    select 'merchant' as entity_type, 'mongodb' as source_system, merchant_id, false as is_record from mongodb_payments
+
+    select
+        'merchant' as entity_type,
+        'mongodb' as source_system,
+        merchant_id as source_id,
+        false as is_record
+    from mongodb_payments
+
     union all
-    select 'customer' as entity_type, 'mongodb' as source_system, customer_id, false as is_record from mongodb_feedback
+
+    select
+        'customer' as entity_type,
+        'mongodb' as source_system,
+        customer_id as source_id,
+        false as is_record
+    from mongodb_feedback
+
     union all
-    select 'merchant' as entity_type, 'mongodb' as source_system, merchant_id, false as is_record from mongodb_feedback
+
+    select
+        'merchant' as entity_type,
+        'mongodb' as source_system,
+        merchant_id as source_id,
+        false as is_record
+    from mongodb_feedback
+
     union all
-    select 'customer' as entity_type, 'mongodb' as source_system, customer_id, false as is_record
+
+    select
+        'customer' as entity_type,
+        'mongodb' as source_system,
+        customer_id as source_id,
+        false as is_record
     from mongodb_interactions
+
     union all
-    select 'product' as entity_type, 'mongodb' as source_system, product_id, false as is_record
+
+    select
+        'product' as entity_type,
+        'mongodb' as source_system,
+        product_id as source_id,
+        false as is_record
     from mongodb_interactions
 ),
 

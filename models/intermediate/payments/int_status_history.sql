@@ -134,9 +134,23 @@ row_statuses as (
 ),
 
 all_statuses as (
-    select transaction_key, status_code, change_source, changed_at, change_order from event_statuses
+    select
+        transaction_key,
+        status_code,
+        change_source,
+        changed_at,
+        change_order
+    from event_statuses
+
     union all
-    select transaction_key, status_code, change_source, changed_at, change_order from row_statuses
+
+    select
+        transaction_key,
+        status_code,
+        change_source,
+        changed_at,
+        change_order
+    from row_statuses
 ),
 
 compared as (

@@ -56,7 +56,7 @@ countries as (
         country_name,
         country_code,
         alpha3_code,
-        row_number() over (partition by country_code order by loaded_at desc, document_id) as recency
+        row_number() over (partition by country_code order by loaded_at desc, document_id desc) as recency
     from {{ ref('stg_mongodb__country_region_codes') }}
 ),
 
@@ -91,11 +91,27 @@ events as (
 
 -- a document writes its country as a code or as a name
 country_spellings as (
-    select country_code as spelling, country_code from countries where recency = 1
+    select
+        country_code as spelling,
+        country_code
+    from countries
+    where recency = 1
+
     union
-    select alpha3_code as spelling, country_code from countries where recency = 1
+
+    select
+        alpha3_code as spelling,
+        country_code
+    from countries
+    where recency = 1
+
     union
-    select upper(country_name) as spelling, country_code from countries where recency = 1
+
+    select
+        upper(country_name) as spelling,
+        country_code
+    from countries
+    where recency = 1
 ),
 
 country_codes as (

@@ -11,7 +11,7 @@ with
 source as (
     select
         _id as document_id,
-        {{ json_document('document', structure) }} as fields,
+        {{ json_document('document', structure) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'country_region_codes') }}
     where _deleted_at is null
@@ -21,12 +21,12 @@ source as (
 final as (
     select
         document_id,
-        {{ json_text('fields', 'country') }} as country_name,
-        upper({{ json_text('fields', 'alpha2') }}) as country_code,
-        upper({{ json_text('fields', 'alpha3') }}) as alpha3_code,
-        lpad({{ json_text('fields', 'numeric') }}, 3, '0') as numeric_code,
-        {{ json_json('fields', 'regions') }} as regions,
-        {{ json_array_size(json_json('fields', 'regions')) }} as regions_count,
+        {{ json_text('parsed', 'country') }} as country_name,
+        upper({{ json_text('parsed', 'alpha2') }}) as country_code,
+        upper({{ json_text('parsed', 'alpha3') }}) as alpha3_code,
+        lpad({{ json_text('parsed', 'numeric') }}, 3, '0') as numeric_code,
+        {{ json_json('parsed', 'regions') }} as regions,
+        {{ json_array_size(json_json('parsed', 'regions')) }} as regions_count,
         loaded_at
     from source
 )

@@ -5,7 +5,7 @@ with
 source as (
     select
         _id as document_id,
-        {{ json_document('document', structure) }} as fields,
+        {{ json_document('document', structure) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'currency_exchange_rates') }}
     where _deleted_at is null
@@ -15,9 +15,9 @@ source as (
 final as (
     select
         document_id,
-        upper({{ json_text('fields', 'base') }}) as base_currency_code,
-        {{ json_json('fields', 'rates') }} as rates,
-        {{ try_to('substr(' ~ json_text('fields', 'date') ~ ', 1, 10)', 'date') }} as rate_date,
+        upper({{ json_text('parsed', 'base') }}) as base_currency_code,
+        {{ json_json('parsed', 'rates') }} as rates,
+        {{ try_to('substr(' ~ json_text('parsed', 'date') ~ ', 1, 10)', 'date') }} as rate_date,
         loaded_at
     from source
 )

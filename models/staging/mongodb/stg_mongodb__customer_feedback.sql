@@ -18,7 +18,7 @@ with
 source as (
     select
         _id as document_id,
-        {{ json_document('document', structure) }} as fields,
+        {{ json_document('document', structure) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'customer_feedback') }}
     where _deleted_at is null
@@ -27,18 +27,18 @@ source as (
 final as (
     select
         document_id,
-        {{ json_text('fields', 'customer_id') }} as customer_id,
-        {{ json_text('fields', 'merchant_id') }} as merchant_id,
-        {{ json_text('fields', 'transaction_id') }} as transaction_id,
-        {{ json_text('fields', 'comment_token') }} as comment_token,
-        {{ json_text('fields', 'language') }} as language_code,
-        {{ json_text('fields', 'channel') }} as channel,
-        {{ try_to(json_text('fields', 'rating'), 'smallint') }} as rating,
-        {{ try_to(json_text('fields', 'comment_length'), 'integer') }} as comment_length,
-        {{ try_to(json_text('fields', 'comment_has_card_number'), 'boolean') }} as comment_has_card_number,
-        {{ try_to(json_text('fields', 'comment_has_email'), 'boolean') }} as comment_has_email,
-        {{ try_to(json_text('fields', 'comment_has_phone'), 'boolean') }} as comment_has_phone,
-        {{ try_to_utc(json_text('fields', 'created_at')) }} as created_at,
+        {{ json_text('parsed', 'customer_id') }} as customer_id,
+        {{ json_text('parsed', 'merchant_id') }} as merchant_id,
+        {{ json_text('parsed', 'transaction_id') }} as transaction_id,
+        {{ json_text('parsed', 'comment_token') }} as comment_token,
+        {{ json_text('parsed', 'language') }} as language_code,
+        {{ json_text('parsed', 'channel') }} as channel,
+        {{ try_to(json_text('parsed', 'rating'), 'smallint') }} as rating,
+        {{ try_to(json_text('parsed', 'comment_length'), 'integer') }} as comment_length,
+        {{ try_to(json_text('parsed', 'comment_has_card_number'), 'boolean') }} as comment_has_card_number,
+        {{ try_to(json_text('parsed', 'comment_has_email'), 'boolean') }} as comment_has_email,
+        {{ try_to(json_text('parsed', 'comment_has_phone'), 'boolean') }} as comment_has_phone,
+        {{ try_to_utc(json_text('parsed', 'created_at')) }} as created_at,
         loaded_at
     from source
 )

@@ -11,7 +11,7 @@ with
 source as (
     select
         _id as document_id,
-        {{ json_document('document', structure) }} as fields,
+        {{ json_document('document', structure) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'machine_learning_features') }}
     where _deleted_at is null
@@ -20,11 +20,11 @@ source as (
 final as (
     select
         document_id,
-        lower({{ json_text('fields', 'entity_type') }}) as entity_type,
-        {{ json_text('fields', 'entity_id') }} as entity_id,
-        {{ json_text('fields', 'feature_set_version') }} as feature_set_version,
-        {{ json_json('fields', 'features') }} as features,
-        {{ try_to_utc(json_text('fields', 'computed_at')) }} as computed_at,
+        lower({{ json_text('parsed', 'entity_type') }}) as entity_type,
+        {{ json_text('parsed', 'entity_id') }} as entity_id,
+        {{ json_text('parsed', 'feature_set_version') }} as feature_set_version,
+        {{ json_json('parsed', 'features') }} as features,
+        {{ try_to_utc(json_text('parsed', 'computed_at')) }} as computed_at,
         loaded_at
     from source
 )

@@ -5,7 +5,7 @@ source as (
     select
         _id as document_id,
         cursor_at,
-        {{ json_document('document', mongodb_merchants_structure()) }} as fields,
+        {{ json_document('document', mongodb_merchants_structure()) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'merchants') }}
     where _deleted_at is null

@@ -6,7 +6,7 @@ source as (
     select
         _id as document_id,
         cursor_at,
-        {{ json_document('document', mongodb_merchants_structure()) }} as fields,
+        {{ json_document('document', mongodb_merchants_structure()) }} as parsed,
         _row_hash as row_hash,
         _deleted_at as deleted_at,
         _load_id as load_id,

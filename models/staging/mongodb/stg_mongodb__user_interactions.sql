@@ -20,7 +20,7 @@ with
 source as (
     select
         _id as document_id,
-        {{ json_document('document', structure) }} as fields,
+        {{ json_document('document', structure) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'user_interactions') }}
     where _deleted_at is null
@@ -29,18 +29,18 @@ source as (
 flattened as (
     select
         document_id,
-        {{ json_text('fields', 'customer_id') }} as customer_id,
-        {{ json_text('fields', 'session_id') }} as session_id,
-        {{ json_text('fields', 'product_id') }} as product_id,
-        {{ json_text('fields', 'device.device_id') }} as device_id,
-        {{ json_text('fields', 'device.ip_token') }} as ip_address_token,
-        {{ json_text('fields', 'device.user_agent_token') }} as user_agent_token,
-        {{ json_text('fields', 'device.ip_network') }} as ip_network,
-        {{ json_text('fields', 'event') }} as event_type,
-        {{ json_text('fields', 'device.type') }} as device_type,
-        {{ json_text('fields', 'device.os') }} as operating_system,
-        {{ json_text('fields', 'device.browser') }} as browser,
-        {{ try_to_utc(json_text('fields', 'occurred_at')) }} as occurred_at,
+        {{ json_text('parsed', 'customer_id') }} as customer_id,
+        {{ json_text('parsed', 'session_id') }} as session_id,
+        {{ json_text('parsed', 'product_id') }} as product_id,
+        {{ json_text('parsed', 'device.device_id') }} as device_id,
+        {{ json_text('parsed', 'device.ip_token') }} as ip_address_token,
+        {{ json_text('parsed', 'device.user_agent_token') }} as user_agent_token,
+        {{ json_text('parsed', 'device.ip_network') }} as ip_network,
+        {{ json_text('parsed', 'event') }} as event_type,
+        {{ json_text('parsed', 'device.type') }} as device_type,
+        {{ json_text('parsed', 'device.os') }} as operating_system,
+        {{ json_text('parsed', 'device.browser') }} as browser,
+        {{ try_to_utc(json_text('parsed', 'occurred_at')) }} as occurred_at,
         loaded_at
     from source
 ),
