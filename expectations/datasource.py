@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Type  # noqa: UP035
+from typing import Any, Literal, Type  # noqa: UP035
 
 import duckdb
 import sqlalchemy as sa
@@ -37,6 +37,27 @@ class HeldEngine(SqlAlchemyExecutionEngine):
             yield self._held
         except sa.exc.DBAPIError as error:
             raise QueryFailed(type(error.orig).__name__) from None
+
+    def get_inspector(self) -> Catalogue:
+        """Looks up columns of one table; SQLAlchemy's own reads the whole catalogue for each."""
+        return Catalogue(self)
+
+
+class Catalogue:
+    """The part of SQLAlchemy's inspector that Great Expectations uses."""
+
+    def __init__(self, engine: HeldEngine) -> None:
+        self._engine = engine
+        self.dialect = engine.dialect
+
+    def get_columns(self, table_name: str, schema: str | None) -> list[dict[str, Any]]:
+        """Names and types, in order."""
+        rows = self._engine.execute_query(sa.text(f'describe "{schema}"."{table_name}"')).fetchall()
+        return [{"name": row[0], "type": row[1]} for row in rows]
+
+    def get_pk_constraint(self, table_name: str, schema: str | None) -> dict[str, list[str]]:
+        """None: neither landed nor published tables have any."""
+        return {"constrained_columns": []}
 
 
 class HeldDuckDBDatasource(SQLDatasource):

@@ -8,6 +8,7 @@ the index is written from the report.
 from __future__ import annotations
 
 import re
+import shutil
 from html import escape
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def make_self_contained(folder: Path, *, title: str, failed: dict[str, int]) -> 
         title: heading of the index.
         failed: suite → how many of its expectations do not hold.
     """
+    shutil.rmtree(folder / "static", ignore_errors=True)  # fonts and pictures that nothing refers to any more
     for path in folder.rglob("*.html"):
         page = _CONTROLS.sub("", _EXTERNAL.sub("", path.read_text(encoding="utf-8")))
         path.write_text(page.replace("</head>", f"{_STYLE}</head>"), encoding="utf-8")

@@ -121,8 +121,14 @@ BUSINESS_RULES: dict[str, tuple[Expectation, ...]] = {
         between("kafka_partition", 0, None),
         between("kafka_offset", 0, None),
         never(
-            "a decimal of at most 4 places, not negative",
-            f"not regexp_full_match({_EVENT_AMOUNT}, '[0-9]{{1,14}}([.][0-9]{{1,4}})?')",
+            "a decimal of at most 4 places",
+            f"not regexp_full_match({_EVENT_AMOUNT}, '-?[0-9]{{1,14}}([.][0-9]{{1,4}})?')",
+            column="document.amount",
+        ),
+        never(
+            # a payout is negative when a merchant owes more (refunds, fees) than was captured
+            "not negative, payouts apart",
+            f"{_EVENT_AMOUNT} like '-%' and json_extract_string(document, '$.event_type') not like 'payout.%'",
             column="document.amount",
         ),
         never(

@@ -80,7 +80,8 @@ def _complete() -> tuple[Expectation, ...]:
         _not_empty_if_landed(),
         returns_nothing(
             "every landed payment is there",
-            f"select 1 as broken from {_LANDED_PAYMENTS} as landed anti join {{batch}} as mart on {same_payment} limit 1",
+            f"select 1 as broken from {_LANDED_PAYMENTS} as landed"
+            f" anti join {{batch}} as mart on {same_payment} limit 1",
             column="transaction_id",
         ),
         returns_nothing(

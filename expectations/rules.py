@@ -7,6 +7,7 @@ meet, evaluated in DuckDB. Queries select a constant, so no row value ever leave
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import duckdb
 from great_expectations.expectations.core.expect_column_values_to_be_between import ExpectColumnValuesToBeBetween
@@ -38,6 +39,15 @@ _MACROS = (
 )
 
 
+class NoRows(UnexpectedRowsExpectation):
+    """A query returns no row. Unlike its base it only counts, so that the query runs once and no row is fetched."""
+
+    metric_dependencies: ClassVar[tuple[str, ...]] = ("unexpected_rows_query.row_count",)
+
+    def _validate(self, metrics: dict[str, Any], *_: object, **__: object) -> dict[str, bool]:
+        return {"success": metrics["unexpected_rows_query.row_count"] == 0}
+
+
 @dataclass(frozen=True)
 class Suite:
     """What must be true of one table."""
@@ -67,8 +77,10 @@ def never(rule: str, predicate: str, *, column: str | None = None) -> Expectatio
 
 def returns_nothing(rule: str, query: str, *, column: str | None = None) -> Expectation:
     """`query` returns no row; `{batch}` in it is the table, other braces are doubled."""
-    return UnexpectedRowsExpectation(
-        unexpected_rows_query=query, description=rule, meta={"rule": rule, "column": column}
+    return NoRows(
+        unexpected_rows_query=query,
+        description=f"{column}: {rule}" if column else rule,
+        meta={"rule": rule, "column": column},
     )
 
 

@@ -1,4 +1,4 @@
-"""Runs the suites of a border and builds their data docs. Raises nothing for failed expectations: the caller decides."""
+"""Runs the suites of a border and builds their data docs. What fails is reported and not raised: the caller decides."""
 
 from __future__ import annotations
 

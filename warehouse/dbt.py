@@ -120,7 +120,8 @@ def _follow(line: str, progress: Progress, errors: list[str]) -> None:
     data, info = event.get("data", {}), event.get("info", {})
     if info.get("name") in _NODE_EVENTS:
         node = data.get("node_info", {}).get("node_name") or data.get("name", "")
-        progress(f"{data.get('index', '?')}/{data.get('total', '?')} {node}")
+        total = data.get('total') or data.get('num_models', '?')
+        progress(f"{data.get('index', '?')}/{total} {node}")
     if info.get("level") == "error" and info.get("name") in {"MainEncounteredError", "MainStackTrace"}:
         # the first line names what is wrong; the rest may quote SQL
         errors.append(str(data.get("exc") or info.get("msg", "")).strip().splitlines()[0])

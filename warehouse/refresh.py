@@ -83,7 +83,9 @@ def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progr
     with report.step("site") as detail:
         if not unchanged:
             run_dbt(settings, ["docs", "generate", "--static"], progress=_named("site", progress))
-        detail["path"] = str(build_site(settings, _named("site", progress), run=report.to_dict()))
+        # the page exists only if this, the last step, completes
+        finished = report.to_dict() | {"status": "completed"}
+        detail["path"] = str(build_site(settings, _named("site", progress), run=finished))
     store_steps(settings, report)
 
 

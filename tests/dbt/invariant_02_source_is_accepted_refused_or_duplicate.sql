@@ -3,63 +3,97 @@
 {{ config(tags=['invariant'], meta={'invariant': 2}) }}
 with
 
-quarantined as (
+loads as (
     select
         load_id,
         source_system,
         table_name,
-        count(distinct source_position) as quarantined_rows
+        source_rows,
+        unchanged_rows + landed_rows + quarantined_rows as accounted_rows,
+        quarantined_rows
+    from {{ ref('stg_ops__load_manifest') }}
+    where load_status = 'completed'
+),
+
+refused as (
+    select
+        load_id,
+        source_system,
+        table_name,
+        count(distinct source_position) as refused_rows
     from {{ ref('stg_ops__quarantine') }}
     group by load_id, source_system, table_name
 ),
 
-loads as (
+quarantined as (
     select
-        manifest.load_id || '/' || manifest.table_name as account,
-        manifest.source_rows as expected,
-        manifest.unchanged_rows + manifest.landed_rows + manifest.quarantined_rows as found,
-        manifest.quarantined_rows as refused_by_load,
-        coalesce(quarantined.quarantined_rows, 0) as refused_in_quarantine
-    from {{ ref('stg_ops__load_manifest') }} as manifest
-    left join quarantined
+        loads.load_id,
+        loads.table_name,
+        loads.quarantined_rows,
+        coalesce(refused.refused_rows, 0) as refused_rows
+    from loads
+    left join refused
         on
-            manifest.load_id = quarantined.load_id
-            and manifest.source_system = quarantined.source_system
-            and manifest.table_name = quarantined.table_name
-    where manifest.load_status = 'completed'
+            loads.load_id = refused.load_id
+            and loads.source_system = refused.source_system
+            and loads.table_name = refused.table_name
+),
+
+oltp_payments as (
+    select count(*) as payments from {{ ref('stg_oltp__transaction') }}
 ),
 
 -- a payment document can be stored twice; the latest speaks
-payments as (
-    select
-        'payments' as account,
-        oltp.payments + mongodb.payments as expected,
-        unified.payments as found
-    from (select count(*) as payments from {{ ref('stg_oltp__transaction') }}) as oltp
-    cross join (
-        select count(distinct coalesce(transaction_id, '')) as payments from {{ ref('stg_mongodb__transactions') }}
-    ) as mongodb
-    cross join (select count(*) as payments from {{ ref('int_transactions_unified') }}) as unified
+mongodb_payments as (
+    select count(distinct coalesce(transaction_id, '')) as payments from {{ ref('stg_mongodb__transactions') }}
+),
+
+unified_payments as (
+    select count(*) as payments from {{ ref('int_transactions_unified') }}
+),
+
+staged_events as (
+    select count(*) as events from {{ ref('stg_stream__payments_transactions') }}
+    where is_known_event_type
 ),
 
 -- an event can be delivered twice, and one without an id stands for itself
-events as (
+deduplicated_events as (
+    select coalesce(sum(deliveries_count), 0) as events from {{ ref('int_payment_events_deduped') }}
+),
+
+balances as (
     select
-        'events' as account,
-        staged.events as expected,
-        deduplicated.events as found
-    from (
-        select count(*) as events from {{ ref('stg_stream__payments_transactions') }} where is_known_event_type
-    ) as staged
-    cross join (
-        select coalesce(sum(deliveries_count), 0) as events from {{ ref('int_payment_events_deduped') }}
-    ) as deduplicated
+        'load ' || load_id || ' of ' || table_name as balance,
+        source_rows as expected_rows,
+        accounted_rows as found_rows
+    from loads
+    union all
+    select
+        'quarantine of load ' || load_id || ' of ' || table_name as balance,
+        quarantined_rows as expected_rows,
+        refused_rows as found_rows
+    from quarantined
+    union all
+    select
+        'payments' as balance,
+        oltp_payments.payments + mongodb_payments.payments as expected_rows,
+        unified_payments.payments as found_rows
+    from oltp_payments
+    cross join mongodb_payments
+    cross join unified_payments
+    union all
+    select
+        'events' as balance,
+        staged_events.events as expected_rows,
+        deduplicated_events.events as found_rows
+    from staged_events
+    cross join deduplicated_events
 )
 
-select account, expected, found from loads where expected != found
-union all
-select account, refused_by_load, refused_in_quarantine from loads where refused_by_load != refused_in_quarantine
-union all
-select account, expected, found from payments where expected != found
-union all
-select account, expected, found from events where expected != found
+select
+    balance,
+    expected_rows,
+    found_rows
+from balances
+where expected_rows != found_rows

@@ -11,20 +11,33 @@ mongodb_latest as (
     from {{ ref('stg_mongodb__transactions') }}
 ),
 
-staged as (
-    select 'oltp' as source_system, upper(currency_code) as currency_code, amount
+both_sides as (
+    select
+        'oltp' as source_system,
+        upper(currency_code) as currency_code,
+        amount as staged_amount,
+        0 as fact_amount,
+        1 as staged_rows,
+        0 as fact_rows
     from {{ ref('stg_oltp__transaction') }}
     union all
-    select 'mongodb' as source_system, upper(currency_code) as currency_code, amount
+    select
+        'mongodb' as source_system,
+        upper(currency_code) as currency_code,
+        amount as staged_amount,
+        0 as fact_amount,
+        1 as staged_rows,
+        0 as fact_rows
     from mongodb_latest
     where recency = 1
-),
-
-both_sides as (
-    select source_system, currency_code, amount as staged_amount, 0 as fact_amount, 1 as staged_rows, 0 as fact_rows
-    from staged
     union all
-    select source_system, upper(currency_code), 0, amount, 0, 1
+    select
+        source_system,
+        upper(currency_code) as currency_code,
+        0 as staged_amount,
+        amount as fact_amount,
+        0 as staged_rows,
+        1 as fact_rows
     from {{ ref('fct_sales') }}
 )
 

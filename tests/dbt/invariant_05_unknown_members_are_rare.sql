@@ -29,7 +29,8 @@ shares as (
     {%- for key, threshold in keys.items() %}
     select
         '{{ fact }}.{{ key }}' as fact_key,
-        sum(case when cast({{ key }} as {{ type_text() }}) = '{{ var("unknown_key") }}' then 1 else 0 end) as unknown_rows,
+        sum(case when cast({{ key }} as {{ type_text() }}) = '{{ var("unknown_key") }}' then 1 else 0 end)
+            as unknown_rows,
         count(*) as all_rows,
         {{ threshold }} as threshold
     from {{ ref(fact) }}

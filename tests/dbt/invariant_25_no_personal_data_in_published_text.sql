@@ -27,7 +27,8 @@ with
 findings as (
     {%- for mart in marts %}
     {%- set relation = ref(mart) %}
-    {%- for column in adapter.get_columns_in_relation(relation) if execute and column.is_string() and not column.name.lower().endswith('_key') %}
+    {%- set columns = adapter.get_columns_in_relation(relation) if execute else [] %}
+    {%- for column in columns if column.is_string() and not column.name.lower().endswith('_key') %}
     select
         '{{ mart }}.{{ column.name }}' as place,
         'card number' as finding,

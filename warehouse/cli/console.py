@@ -17,8 +17,10 @@ from rich.text import Text
 
 from warehouse.core.errors import WarehouseError
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_LOG_WIDTH = 120  # where there is no terminal to ask
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _LOG_WIDTH)
 
 Progress = Callable[[str], None]
 
@@ -68,7 +70,7 @@ def _log_lines() -> Progress:
 
 @contextmanager
 def errors(as_json: bool = False) -> Iterator[None]:
-    """Turn a WarehouseError into three lines (or JSON) and its exit code. Anything else is a bug and shows its trace."""
+    """Turn a WarehouseError into three lines (or JSON) and its exit code; anything else is a bug and shows its trace."""
     try:
         yield
     except WarehouseError as error:

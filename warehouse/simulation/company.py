@@ -144,7 +144,7 @@ def _write_payments(stretch: Stretch, writer: _Writer, progress: Progress) -> No
             fresh = story.take(np.flatnonzero(story.number >= first[day]))
             agenda.add(fresh, until)
             _write_state(stretch, writer, fresh)
-            writer.put_documents("error_logs", documents.error_documents(world, fresh, stretch.until))
+            writer.put_documents("error_logs", documents.error_documents(world, fresh))
             writer.put_documents("user_interactions", documents.interaction_documents(world, fresh))
         payouts = book.due(since, until)
         writer.send(partial(iter, payouts))

@@ -280,11 +280,12 @@ def huge_comment_number(world: World) -> int:
 # --- logs, interactions, features ----------------------------------------------------------------------------------
 
 
-def error_documents(world: World, story: Story, moment: int) -> Documents:
-    """What went wrong around these payments before `moment`."""
+def error_documents(world: World, story: Story) -> Documents:
+    """What went wrong around these payments, within their day."""
     draws = world.draws("error", story.number)
     happened = story.created + draws.between("after", 100, 30 * SECOND)
-    keep = np.flatnonzero(draws.below("happens", ERROR_SHARE) & (happened < moment))
+    happened = np.minimum(happened, story.created // DAY * DAY + DAY - 1)
+    keep = np.flatnonzero(draws.below("happens", ERROR_SHARE))
     if not len(keep):
         return []
     kind = draws.between("kind", 0, 5)[keep].tolist()

@@ -31,7 +31,8 @@ locations as (
 
 final as (
     select
-        {{ member_version_key('customer_versions.customer_id', 'customer_versions.valid_from') }} as customer_version_key,
+        {{ member_version_key('customer_versions.customer_id', 'customer_versions.valid_from') }}
+            as customer_version_key,
         {{ member_key('customer_versions.customer_id') }} as customer_key,
         {{ key_or_default('locations.location_key', 'customer_versions.location_id') }} as location_key,
         customer_versions.customer_id,

@@ -19,7 +19,8 @@ parts as (
         cast(extract(month from date_day) as smallint) as month_of_year,
         cast(extract(day from date_day) as smallint) as day_of_month,
         -- days since a Monday: the engines disagree on the number of a weekday
-        cast(mod({{ days_between("cast('2001-01-01' as date)", 'date_day') }} + 7 * 1000, 7) + 1 as smallint) as day_of_week,
+        cast(mod({{ days_between("cast('2001-01-01' as date)", 'date_day') }} + 7000, 7) + 1 as smallint)
+            as day_of_week,
         cast({{ dbt.date_trunc('year', 'date_day') }} as date) as first_of_year,
         cast({{ dbt.date_trunc('month', 'date_day') }} as date) as first_of_month,
         cast({{ dbt.last_day('date_day', 'month') }} as date) as last_of_month
@@ -75,9 +76,11 @@ final as (
         iso_year,
         iso_week,
         -- a fiscal year is named after the calendar year in which it ends
-        calendar_year
-        {%- if fiscal_year_first_month > 1 %} + case when month_of_year >= {{ fiscal_year_first_month }} then 1 else 0 end
-        {%- endif %} as fiscal_year,
+        case
+            when {{ fiscal_year_first_month }} > 1 and month_of_year >= {{ fiscal_year_first_month }}
+                then calendar_year + 1
+            else calendar_year
+        end as fiscal_year,
         cast(floor((fiscal_month_number + 2) / 3.0) as smallint) as fiscal_quarter,
         cast(fiscal_month_number as smallint) as fiscal_month,
         first_of_week,

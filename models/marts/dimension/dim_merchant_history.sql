@@ -41,7 +41,8 @@ categories as (
 
 final as (
     select
-        {{ member_version_key('merchant_versions.merchant_id', 'merchant_versions.valid_from') }} as merchant_version_key,
+        {{ member_version_key('merchant_versions.merchant_id', 'merchant_versions.valid_from') }}
+            as merchant_version_key,
         {{ member_key('merchant_versions.merchant_id') }} as merchant_key,
         {{ key_or_default('locations.location_key', 'merchant_versions.location_id') }} as location_key,
         merchant_versions.merchant_id,

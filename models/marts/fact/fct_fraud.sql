@@ -100,7 +100,7 @@ judged as (
         case
             when milestones.has_fraud_dispute and milestones.dispute_won_at is not null then 'legitimate'
             when milestones.fraud_reported_at is not null or milestones.has_fraud_dispute then 'fraud'
-        end as label,
+        end as label, -- noqa: RF04 (reserved in no engine of ours)
         case
             when milestones.has_fraud_dispute and milestones.dispute_won_at is not null then 'dispute'
             when milestones.fraud_reported_at is not null then coalesce(milestones.fraud_label_source, 'network')

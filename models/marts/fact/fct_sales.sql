@@ -238,12 +238,9 @@ joined as (
 converted as (
     select
         *,
-        {%- for target in ['settlement', 'reporting'] %}
         {%- for measure in ['amount', 'tax', 'gross_amount', 'fee_amount'] %}
-        {{ convert_money(measure, target ~ '_rate') | indent(8) }} as {{ measure }}_{{ target }}
-        {{- ',' if not loop.last }}
-        {%- endfor %}
-        {{- ',' if not loop.last }}
+        {{ convert_money(measure, 'settlement_rate') }} as {{ measure }}_settlement,
+        {{ convert_money(measure, 'reporting_rate') }} as {{ measure }}_reporting{{ ',' if not loop.last }}
         {%- endfor %}
     from joined
 ),
