@@ -7,16 +7,16 @@ measures as (
         transaction_key,
         currency_code,
         currency_exponent,
-        'amount' as measure,
-        amount as money
+        'amount' as checked_column,
+        amount as checked_amount
     from {{ ref('fct_sales') }}
     union all
     select
         transaction_key,
         currency_code,
         currency_exponent,
-        'tax' as measure,
-        tax as money
+        'tax' as checked_column,
+        tax as checked_amount
     from {{ ref('fct_sales') }}
 ),
 
@@ -25,9 +25,9 @@ restored as (
     select
         transaction_key,
         currency_code,
-        measure,
-        money,
-        {{ to_minor_units('money', 'currency_exponent') | indent(8) }} as minor_units,
+        checked_column,
+        checked_amount,
+        {{ to_minor_units('checked_amount', 'currency_exponent') | indent(8) }} as minor_units,
         case currency_exponent
             {%- for exponent in range(5) %}
             when {{ exponent }} then {{ 10 ** (4 - exponent) }}
@@ -39,6 +39,6 @@ restored as (
 select
     transaction_key,
     currency_code,
-    measure
+    checked_column
 from restored
-where cast(money * 10000 as decimal(38, 4)) != cast(minor_units as decimal(30, 0)) * ten_thousandths_per_unit
+where cast(checked_amount * 10000 as decimal(38, 4)) != cast(minor_units as decimal(30, 0)) * ten_thousandths_per_unit

@@ -74,8 +74,10 @@ LANDING_FAULTS: dict[str, set[tuple[str, str, str | None]]] = {
         ("raw_mongodb.merchants", "is a token", "document.beneficial_owners[*].name_token"),
         ("raw_mongodb.merchants", "undeclared keys land as tokens", "document._unknown"),
     },
-    """update raw_stream.payments_transactions set document = '{"amount": "1.23456"}'""": {
-        ("raw_stream.payments_transactions", "a decimal of at most 4 places, not negative", "document.amount")
+    """update raw_stream.payments_transactions
+        set document = '{"amount": "-1.23456", "event_type": "payment.captured"}'""": {
+        ("raw_stream.payments_transactions", "a decimal of at most 4 places", "document.amount"),
+        ("raw_stream.payments_transactions", "not negative, payouts apart", "document.amount"),
     },
     "drop table raw_mongodb.products_history": {("raw_mongodb.products_history", "the table exists", None)},
     "update raw_ops.load_manifest set source_rows = 1000 where table_name = 'customer'": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated
 
@@ -274,7 +275,8 @@ def query(
 
         text = sys.stdin.read() if sql == "-" else sql
         result = run_query(_settings(), text)
-        write(result, format_.value, sys.stdout.buffer)
+        with suppress(BrokenPipeError):  # `warehouse query … | head` has seen enough
+            write(result, format_.value, sys.stdout.buffer)
 
 
 @app.command()

@@ -100,7 +100,7 @@ judged as (
         case
             when milestones.has_fraud_dispute and milestones.dispute_won_at is not null then 'legitimate'
             when milestones.fraud_reported_at is not null or milestones.has_fraud_dispute then 'fraud'
-        end as label, -- noqa: RF04 (reserved in no engine of ours)
+        end as label, -- noqa: RF04
         case
             when milestones.has_fraud_dispute and milestones.dispute_won_at is not null then 'dispute'
             when milestones.fraud_reported_at is not null then coalesce(milestones.fraud_label_source, 'network')
@@ -188,8 +188,13 @@ final as (
         converted.is_blocked as is_detected_fraud,
         coalesce(converted.label = 'fraud', false) as is_confirmed_fraud,
         converted.has_fraud_dispute,
-        -- authenticated (05, 02) or attempted (06, 01) by the issuer's 3-D Secure: the issuer bears the fraud
-        coalesce(converted.three_ds_eci in ('01', '02', '05', '06'), false) as has_liability_shift,
+        -- authenticated (05, 02) or attempted (06, 01) with the issuer's 3-D Secure: the issuer bears the fraud. An
+        -- exemption that we asked for leaves it with us, whatever indicator came back
+        coalesce(
+            converted.three_ds_outcome in ('authenticated', 'attempted')
+            and converted.three_ds_eci in ('01', '02', '05', '06'),
+            false
+        ) as has_liability_shift,
         converted.is_ever_captured,
         converted.event_at_utc,
         converted.fraud_reported_at,

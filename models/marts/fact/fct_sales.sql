@@ -238,10 +238,14 @@ joined as (
 converted as (
     select
         *,
-        {%- for measure in ['amount', 'tax', 'gross_amount', 'fee_amount'] %}
-        {{ convert_money(measure, 'settlement_rate') }} as {{ measure }}_settlement,
-        {{ convert_money(measure, 'reporting_rate') }} as {{ measure }}_reporting{{ ',' if not loop.last }}
-        {%- endfor %}
+        {{ convert_money('amount', 'settlement_rate') }} as amount_settlement,
+        {{ convert_money('tax', 'settlement_rate') }} as tax_settlement,
+        {{ convert_money('gross_amount', 'settlement_rate') }} as gross_amount_settlement,
+        {{ convert_money('fee_amount', 'settlement_rate') }} as fee_amount_settlement,
+        {{ convert_money('amount', 'reporting_rate') }} as amount_reporting,
+        {{ convert_money('tax', 'reporting_rate') }} as tax_reporting,
+        {{ convert_money('gross_amount', 'reporting_rate') }} as gross_amount_reporting,
+        {{ convert_money('fee_amount', 'reporting_rate') }} as fee_amount_reporting
     from joined
 ),
 

@@ -1,10 +1,4 @@
 -- One row per business date, currency and source system: what was asked, authorized, captured, given back and charged.
-{%- set money = {
-    'captured_amount': 'gross_amount',
-    'refunded_amount': 'refunded_amount',
-    'dispute_lost_amount': 'dispute_lost_amount',
-    'fee_amount': 'fee_amount',
-} %}
 with
 
 sales as (
@@ -101,8 +95,7 @@ priced as (
     from payments
 ),
 
--- money is summed over captured payments only; where nothing was captured it is zero. In reporting currency a sum over
--- payments of which none could be converted is null: zero would read as a fact
+-- money is summed over captured payments only
 totals as (
     select
         business_date_key,
@@ -111,7 +104,7 @@ totals as (
         currency_code,
         reporting_currency_code,
         source_system,
-        count(*) as transactions, -- noqa: RF04 (reserved in no engine of ours)
+        count(*) as transactions, -- noqa: RF04
         sum(attempts) as attempts,
         sum(case when is_blocked then 1 else 0 end) as blocked_transactions,
         sum(case when is_incomplete then 1 else 0 end) as incomplete_transactions,
@@ -122,13 +115,14 @@ totals as (
         sum(case when has_invalid_amount then 1 else 0 end) as invalid_amount_transactions,
         sum(case when is_unconverted then 1 else 0 end) as unconverted_transactions,
         {{ suppress_small_groups('count(distinct customer_key)', 'count(distinct customer_key)') }} as customers,
-        {%- for total, measure in money.items() %}
-        cast(coalesce(sum(case when is_ever_captured then {{ measure }} end), 0) as decimal(38, 4)) as {{ total }},
-        cast(coalesce(
-            sum(case when is_ever_captured then {{ measure }}_reporting end),
-            case when max(case when is_unconverted then 1 else 0 end) = 0 then 0 end
-        ) as decimal(38, 4)) as {{ total }}_reporting{{ ',' if not loop.last }}
-        {%- endfor %}
+        sum(case when is_ever_captured then gross_amount end) as captured,
+        sum(case when is_ever_captured then gross_amount_reporting end) as captured_reporting,
+        sum(case when is_ever_captured then refunded_amount end) as refunded,
+        sum(case when is_ever_captured then refunded_amount_reporting end) as refunded_reporting,
+        sum(case when is_ever_captured then dispute_lost_amount end) as disputes_lost,
+        sum(case when is_ever_captured then dispute_lost_amount_reporting end) as disputes_lost_reporting,
+        sum(case when is_ever_captured then fee_amount end) as fees,
+        sum(case when is_ever_captured then fee_amount_reporting end) as fees_reporting
     from priced
     group by
         business_date_key,
@@ -137,6 +131,26 @@ totals as (
         currency_code,
         reporting_currency_code,
         source_system
+),
+
+-- where nothing was captured a sum is zero. In reporting currency a sum over payments of which none could be converted
+-- stays null: zero would read as a fact
+summed as (
+    select
+        *,
+        cast(coalesce(captured, 0) as decimal(38, 4)) as captured_amount,
+        cast(coalesce(refunded, 0) as decimal(38, 4)) as refunded_amount,
+        cast(coalesce(disputes_lost, 0) as decimal(38, 4)) as dispute_lost_amount,
+        cast(coalesce(fees, 0) as decimal(38, 4)) as fee_amount,
+        cast(coalesce(captured_reporting, case when unconverted_transactions = 0 then 0 end) as decimal(38, 4))
+            as captured_amount_reporting,
+        cast(coalesce(refunded_reporting, case when unconverted_transactions = 0 then 0 end) as decimal(38, 4))
+            as refunded_amount_reporting,
+        cast(coalesce(disputes_lost_reporting, case when unconverted_transactions = 0 then 0 end) as decimal(38, 4))
+            as dispute_lost_amount_reporting,
+        cast(coalesce(fees_reporting, case when unconverted_transactions = 0 then 0 end) as decimal(38, 4))
+            as fee_amount_reporting
+    from totals
 ),
 
 final as (
@@ -175,7 +189,7 @@ final as (
             captured_amount_reporting - refunded_amount_reporting - dispute_lost_amount_reporting as decimal(38, 4)
         ) as net_volume_reporting,
         business_date
-    from totals
+    from summed
 )
 
 select * from final
