@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from expectations.docs import make_self_contained
 from expectations.report import Border, Failure, QualityReport
 from warehouse.core.database import open_warehouse
 from warehouse.core.paths import Home
+from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, Settings
 
 if TYPE_CHECKING:
@@ -26,14 +27,13 @@ if TYPE_CHECKING:
 
     from expectations.rules import Suite
 
-Progress = Callable[[str], None]
 
 DOCS_SITE = "data_docs"
 REPORT_NAME = "report.json"
 """Beside the data docs of a border: the last report, for the site and `warehouse status`."""
 
 
-def run_landing(settings: Settings, progress: Progress) -> QualityReport:
+def run_landing(settings: Settings, progress: Progress = silent) -> QualityReport:
     """Check `raw_*`, before anything is built from it.
 
     Raises:
@@ -43,7 +43,7 @@ def run_landing(settings: Settings, progress: Progress) -> QualityReport:
     return _run(settings, "landing", progress)
 
 
-def run_publishing(settings: Settings, progress: Progress) -> QualityReport:
+def run_publishing(settings: Settings, progress: Progress = silent) -> QualityReport:
     """Check `public`, before it is published. Raises as `run_landing` does."""
     return _run(settings, "publishing", progress)
 

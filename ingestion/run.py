@@ -7,7 +7,7 @@ next run reads again from the last committed cursor and lands nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,13 +25,12 @@ from ingestion.sources.stream import StreamReader
 from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.errors import ConfigurationError, WarehouseError
+from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.privacy import vault
 from warehouse.privacy.tokens import token_key
 
 LIVE_SOURCES: tuple[SourceName, ...] = ("oltp", "mongodb", "stream")
-
-Progress = Callable[[str], None]
 
 
 @dataclass
@@ -95,7 +94,7 @@ def ingest(
     sources: Sequence[SourceName] = LIVE_SOURCES,
     full: bool = False,
     accept_deletes: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> IngestReport:
     """Land what is new at the sources. The caller holds the writer's lock.
 

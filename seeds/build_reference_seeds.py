@@ -38,9 +38,7 @@ WITHDRAWN_CURRENCIES = (
 A currency that is back in list one is an error here, so that the two never both describe it.
 """
 
-FUNDS_AND_TEST_CODES = frozenset(
-    {"BOV", "CHE", "CHW", "CLF", "COU", "MXV", "USN", "UYI", "UYW", "XTS", "XXX"}
-)
+FUNDS_AND_TEST_CODES = frozenset({"BOV", "CHE", "CHW", "CLF", "COU", "MXV", "USN", "UYI", "UYW", "XTS", "XXX"})
 """Units of account and test codes of list one: like codes without an exponent, nobody pays with them."""
 
 Row = tuple[str | int | bool | dt.date | None, ...]
@@ -75,9 +73,7 @@ REGIONS = {
         "AD AL AT AX BA BE BG BY CH CZ DE DK EE ES FI FO FR GB GG GI GR HR HU IE IM IS IT JE LI LT LU LV "
         "MC MD ME MK MT NL NO PL PT RO RS RU SE SI SJ SK SM UA VA"
     ),
-    "Oceania": _codes(
-        "AS AU CC CK CX FJ FM GU HM KI MH MP NC NF NR NU NZ PF PG PN PW SB TK TO TV UM VU WF WS"
-    ),
+    "Oceania": _codes("AS AU CC CK CX FJ FM GU HM KI MH MP NC NF NR NU NZ PF PG PN PW SB TK TO TV UM VU WF WS"),
 }
 """UN M49 regions by alpha-2 code; every country is in exactly one."""
 
@@ -97,8 +93,7 @@ def currency_rows() -> list[Row]:
         for currency in Currency
     ]
     rows += [
-        (code, number, name, exponent, False, False, day)
-        for code, number, name, exponent, day in WITHDRAWN_CURRENCIES
+        (code, number, name, exponent, False, False, day) for code, number, name, exponent, day in WITHDRAWN_CURRENCIES
     ]
     codes = [row[0] for row in rows]
     if len(codes) != len(set(codes)):

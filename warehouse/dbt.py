@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ from typing import Any
 from warehouse.core.errors import ConfigurationError, QualityFailure, WarehouseError
 from warehouse.core.keys import WAREHOUSE_KEY_VARIABLE, warehouse_key
 from warehouse.core.paths import Home
+from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import PROJECT_ROOT, Settings
-
-Progress = Callable[[str], None]
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "JAVA_HOME", "SSL_CERT_FILE", "NO_COLOR")
 _PREFIXES = ("SNOWFLAKE_", "SPARK_", "DBT_")
@@ -39,7 +38,7 @@ class DbtResult:
     warned: list[str] = field(default_factory=list)
 
 
-def run_dbt(settings: Settings, arguments: Sequence[str], *, progress: Progress = lambda _: None) -> DbtResult:
+def run_dbt(settings: Settings, arguments: Sequence[str], *, progress: Progress = silent) -> DbtResult:
     """Run one dbt command in the project.
 
     Raises:
@@ -120,7 +119,7 @@ def _follow(line: str, progress: Progress, errors: list[str]) -> None:
     data, info = event.get("data", {}), event.get("info", {})
     if info.get("name") in _NODE_EVENTS:
         node = data.get("node_info", {}).get("node_name") or data.get("name", "")
-        total = data.get('total') or data.get('num_models', '?')
+        total = data.get("total") or data.get("num_models", "?")
         progress(f"{data.get('index', '?')}/{total} {node}")
     if info.get("level") == "error" and info.get("name") in {"MainEncounteredError", "MainStackTrace"}:
         # the first line names what is wrong; the rest may quote SQL

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +21,8 @@ from warehouse.core.database import attach, open_warehouse
 from warehouse.core.errors import ConfigurationError, LoadIncomplete, WarehouseError
 from warehouse.core.keys import file_key
 from warehouse.core.paths import Home
+from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, Settings
-
-Progress = Callable[[str], None]
 
 PUBLISHED_SCHEMAS = ("public", "features", "ops")
 PUBLISHED_BOOKKEEPING = ("load_manifest", "run_steps")
@@ -56,7 +54,7 @@ class PublishReport:
         }
 
 
-def publish(settings: Settings, progress: Progress) -> PublishReport:
+def publish(settings: Settings, progress: Progress = silent) -> PublishReport:
     """Copy what readers may see into a new database and put it in place of the old one.
 
     The caller holds the writer's lock.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 from expectations import QualityReport, run_landing, run_publishing
@@ -17,19 +16,17 @@ from warehouse.core.database import open_warehouse
 from warehouse.core.errors import QualityFailure, WarehouseError
 from warehouse.core.locks import writer_lock
 from warehouse.core.paths import Home
+from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.dbt import run_dbt
 from warehouse.publish import publish
 from warehouse.report import RunReport, store_steps
 from warehouse.site import build_site
 
-Progress = Callable[[str], None]
-"""Called with one line of text; the step's name comes first in `step: text`."""
-
 MODEL_FOLDERS = ("models", "macros", "seeds", "snapshots", "tests/dbt")
 
 
-def refresh(settings: Settings, *, full: bool = False, progress: Progress = lambda _: None) -> RunReport:
+def refresh(settings: Settings, *, full: bool = False, progress: Progress = silent) -> RunReport:
     """Bring the warehouse up to date and publish it.
 
     Args:

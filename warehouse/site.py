@@ -6,7 +6,7 @@ Plain HTML and CSS, nothing loaded from elsewhere, no row of data: names, counts
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from warehouse.core.database import open_warehouse
 from warehouse.core.paths import Home
+from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import Settings
 from warehouse.status import count_rows, status
-
-Progress = Callable[[str], None]
 
 LAYERS = {
     "raw_oltp": "Landed from PostgreSQL",
@@ -50,7 +49,7 @@ class Layer:
         return sum(rows for _, rows in self.tables)
 
 
-def build_site(settings: Settings, progress: Progress, *, run: Mapping[str, Any] | None = None) -> Path:
+def build_site(settings: Settings, progress: Progress = silent, *, run: Mapping[str, Any] | None = None) -> Path:
     """Write `index.html` and put dbt's static docs beside it; the data docs are there already.
 
     Args:

@@ -1,4 +1,4 @@
-"""Bad input: one clear error that names what failed, what was kept and what to do; nothing lost, nothing half-published."""
+"""Bad input: one clear error that names what failed, what was kept and what to do; nothing lost or half-published."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_a_full_disk_leaves_what_was_published_readable(reference: Settings, tmp
 
 
 def test_a_failing_build_keeps_the_published_copy(reference: Settings) -> None:
-    """A planted bad row stops the run before publishing; the copy readers have is the old one; the run report says why."""
+    """A planted bad row stops the run before publishing; readers keep the old copy; the run report says why."""
     from warehouse.core.errors import QualityFailure
     from warehouse.core.paths import Home
     from warehouse.report import last_report

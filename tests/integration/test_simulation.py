@@ -72,7 +72,8 @@ class Systems:
                 consumer.assign([TopicPartition(TOPIC, number, 0)])
                 position = 0
                 while position < end:
-                    for message in consumer.consume(5_000, timeout=20):
+                    # `consume` waits for so many or so long: neither may be much.
+                    for message in consumer.consume(500, timeout=0.5):
                         assert message.error() is None
                         found.append((number, message.offset(), message.key().decode(), message.value()))
                         position = message.offset() + 1

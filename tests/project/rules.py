@@ -180,9 +180,8 @@ def reports_are_exposed(manifest: Manifest) -> Iterator[str]:
         used |= set(exposure["depends_on"]["nodes"])
     frontier = set(used)
     while frontier:
-        parents = {
-            p for node in frontier if node in manifest["nodes"] for p in manifest["nodes"][node]["depends_on"].get("nodes", ())
-        }
+        nodes = [manifest["nodes"][node] for node in frontier if node in manifest["nodes"]]
+        parents = {parent for node in nodes for parent in node["depends_on"].get("nodes", ())}
         frontier = parents - used
         used |= parents
     for model in models(manifest):

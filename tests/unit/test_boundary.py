@@ -172,13 +172,13 @@ def test_whatever_is_smuggled_never_lands_in_clear(
 
 def test_flat_rows(connection: duckdb.DuckDBPyConnection) -> None:
     compiled = boundary.compile_boundary(table("oltp", "payment_method"))
-    connection.execute("""create or replace temp table incoming as select 'PM1' as payment_method_id, 'CUSTOMER001' as customer_id,
+    card = "card_number_token, card_number_bin, card_number_last4"
+    connection.execute("""create or replace temp table incoming as
+        select 'PM1' as payment_method_id, 'CUSTOMER001' as customer_id,
         'card' as method_type, 'visa' as card_brand, '4111 1111 1111 1111' as card_number, '12/30' as card_expiry,
         'DE' as issuer_country, null::varchar as wallet, now() as created_at, now() as updated_at""")
     columns = ", ".join(f'{sql} as "{name}"' for name, sql in compiled.landed)
-    row = connection.execute(
-        f"select card_number_token, card_number_bin, card_number_last4 from (select {columns} from incoming)"
-    )
+    row = connection.execute(f"select {card} from (select {columns} from incoming)")
     assert row.fetchone() == (pseudonym(KEY, "pan", "4111111111111111"), "41111111", "1111")
     assert not compiled.vault, "a card number is kept nowhere"
 

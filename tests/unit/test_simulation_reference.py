@@ -167,9 +167,7 @@ def test_payouts_pay_their_movements() -> None:
         if event["event_type"] == "payout.paid":
             payouts.append(event)
         elif event["event_type"] in sign:
-            name = next(
-                attributes[key] for key in ("movement_id", "capture_id", "fee_id", "refund_id") if key in attributes
-            )
+            name = next(attributes[key] for key in movement_keys if key in attributes)
             moved[name] = sign[event["event_type"]] * Decimal(event["amount"])
     paid = [name for payout in payouts for name in payout["attributes"]["movement_ids"]]
     assert sorted(paid) == sorted(moved)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,13 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from warehouse.core.errors import WarehouseError
+from warehouse.core.progress import Progress
 
 _LOG_WIDTH = 120  # where there is no terminal to ask
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_WIDTH)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _LOG_WIDTH)
-
-Progress = Callable[[str], None]
 
 
 @contextmanager
@@ -70,7 +69,7 @@ def _log_lines() -> Progress:
 
 @contextmanager
 def errors(as_json: bool = False) -> Iterator[None]:
-    """Turn a WarehouseError into three lines (or JSON) and its exit code; anything else is a bug and shows its trace."""
+    """Turn a WarehouseError into three lines (or JSON) and its exit code; anything else is a bug with a trace."""
     try:
         yield
     except WarehouseError as error:

@@ -18,9 +18,10 @@ from filelock import FileLock, Timeout
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.errors import AlreadyRunning, ConfigurationError, SourceUnavailable
 from warehouse.core.paths import Home
+from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import Settings
 from warehouse.servers import kafka, mongodb, postgres
-from warehouse.servers.base import EmbeddedServer, Progress, ServerMissing
+from warehouse.servers.base import EmbeddedServer, ServerMissing
 from warehouse.servers.process import size_of
 from warehouse.servers.state import ServerState, load
 
@@ -55,11 +56,7 @@ class ServerStatus:
     data_bytes: int | None = None
 
 
-def _quiet(message: str) -> None:
-    """Progress for callers who want none."""
-
-
-def up(settings: Settings, progress: Progress = _quiet, *, on_missing: OnMissing | None = None) -> Endpoints:
+def up(settings: Settings, progress: Progress = silent, *, on_missing: OnMissing | None = None) -> Endpoints:
     """Start or adopt an embedded server for every address that is unset; return all addresses.
 
     Args:
@@ -114,7 +111,7 @@ def resolve(settings: Settings, *, on_missing: OnMissing | None = None) -> Endpo
     return _endpoints(settings, states)
 
 
-def down(settings: Settings, progress: Progress = _quiet) -> list[str]:
+def down(settings: Settings, progress: Progress = silent) -> list[str]:
     """Shut down cleanly every embedded server of this home, also one that an address has replaced since.
 
     Returns the names of those that were running. Again: nothing happens.

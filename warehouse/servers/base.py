@@ -21,10 +21,9 @@ from typing import ClassVar
 import psutil
 
 from warehouse.core.errors import SourceUnavailable
+from warehouse.core.progress import Progress
 from warehouse.servers import process
 from warehouse.servers.state import ServerState, load, save
-
-Progress = Callable[[str], None]
 
 _ATTEMPTS = 3  # a port that was free may be taken before the server has bound it
 _ADOPT_SECONDS = 15.0  # patience with a running server that does not answer

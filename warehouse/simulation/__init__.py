@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from warehouse.simulation.report import Progress, SimulationReport
+from warehouse.simulation.report import SimulationReport
 from warehouse.simulation.runner import advance, fill
 
-__all__ = ["Progress", "SimulationReport", "advance", "fill"]
+__all__ = ["SimulationReport", "advance", "fill"]

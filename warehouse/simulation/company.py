@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from bson import ObjectId
 
+from warehouse.core.progress import Progress
 from warehouse.simulation import documents, people, reference, shops
 from warehouse.simulation.bson_values import object_ids
 from warehouse.simulation.draws import Integers
@@ -26,7 +27,6 @@ from warehouse.simulation.payments import Story, tell, transaction_rows
 from warehouse.simulation.payouts import RETRY_WITHIN, WEEK, PayoutBook
 from warehouse.simulation.rates import LEAD_DAYS, rate_documents
 from warehouse.simulation.reality import DAY, LONGEST_STORY
-from warehouse.simulation.report import Progress
 from warehouse.simulation.stores import Stores
 from warehouse.simulation.stores.overlap import Lane
 from warehouse.simulation.stores.stream import Message

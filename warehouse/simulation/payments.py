@@ -31,7 +31,7 @@ from warehouse.simulation.people import (
 )
 from warehouse.simulation.reality import (
     DAY,
-    EARLY_CUSTOMER_EVERY,
+    EARLY_CUSTOMERS_A_DAY,
     HOUR,
     LATE_COMMIT_EVERY,
     LATE_COMMIT_WINDOW,
@@ -297,8 +297,9 @@ def _choose(
     midnight = world.start_ms + day * DAY
     known = world.customers.counts(midnight)
     customer = np.floor(known * draws.uniform("customer") ** 1.6).astype(np.int64)
-    early = is_document & (numbers % EARLY_CUSTOMER_EVERY == 7)
-    customer = np.where(early, world.customers.counts(midnight + 2 * DAY) - 1, customer)
+    left_today = world.first_payments(int(day.max(initial=0)) + 1)[day + 1] - numbers
+    early = is_document & (left_today <= EARLY_CUSTOMERS_A_DAY)
+    customer = np.where(early, world.customers.counts(midnight + DAY), customer)
     merchant = np.floor(world.merchants.counts(midnight) * draws.uniform("merchant") ** 2.2).astype(np.int64)
     choice = fraud.Choice(
         kind=np.zeros(len(numbers), dtype=np.int64),

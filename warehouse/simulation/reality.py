@@ -42,8 +42,8 @@ FEEDBACK_WITHDRAWN_EVERY = 25
 """Feedback documents deleted FEEDBACK_LIFETIME after they were written; every second one comes back."""
 FEEDBACK_LIFETIME = 20 * DAY
 FEEDBACK_ABSENCE = 2 * DAY
-EARLY_CUSTOMER_EVERY = 400
-"""MongoDB payments whose customer reaches PostgreSQL only the day after."""
+EARLY_CUSTOMERS_A_DAY = 8
+"""Of the last payments of each day, those in MongoDB belong to the customer who reaches PostgreSQL next."""
 DUPLICATE_DOCUMENT_EVERY = 100
 """Feedback and interaction documents stored twice under two `_id`s by a retrying client."""
 

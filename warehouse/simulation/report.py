@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from dataclasses import dataclass, field
-
-Progress = Callable[[str], None]
-"""Receives one short line per step; the caller decides how to show it."""
-
-
-def quiet(_message: str) -> None:
-    """Progress for callers who want none."""
 
 
 @dataclass(frozen=True)
