@@ -1,6 +1,4 @@
--- Statuses that events brought follow one another legally, and a payment's milestones come in their order. A row at
--- its source can contradict the events (a document says `approved` also after a refund): how often, the test
--- invariant_23_illegal_transitions on int_status_history bounds.
+-- Statuses follow one another legally, and a payment's milestones come in their order.
 {{ config(tags=['invariant'], meta={'invariant': 23}) }}
 {%- set steps = [
     ('attempted_at', 'authorized_at'),
@@ -14,9 +12,7 @@ select
     transaction_key,
     from_status || ' to ' || to_status as finding
 from {{ ref('int_status_history') }}
-where
-    not is_legal_transition
-    and change_source = 'event'
+where not is_legal_transition
 {%- for earlier, later in steps %}
 union all
 select

@@ -14,9 +14,9 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from warehouse.core.progress import silent
 from warehouse.simulation.company import Stretch, live
 from warehouse.simulation.reality import HUGE_COMMENT_BYTES, MINUTE
-from warehouse.simulation.report import quiet
 from warehouse.simulation.stores import Stores
 from warehouse.simulation.stores.oltp import TABLES, to_csv
 from warehouse.simulation.stores.overlap import Lane
@@ -97,7 +97,7 @@ class Remembered:
 
     def live(self, first_day: int, last_day: int, world: World = WORLD) -> Remembered:
         stores = Stores(self.oltp, self.documents, self.stream)  # type: ignore[arg-type]  # they quack alike
-        live(Stretch(world, first_day, last_day, is_fill=first_day == 0), stores, quiet)
+        live(Stretch(world, first_day, last_day, is_fill=first_day == 0), stores, silent)
         return self
 
     def events(self) -> set[bytes]:

@@ -38,7 +38,7 @@ NIGHTLY_CAPTURE_SHARE = 0.3
 SPARE_CYCLE = 30 * DAY
 SPARE_ABSENCE = 3 * DAY
 """Devices and payment methods that no payment uses vanish for SPARE_ABSENCE in every SPARE_CYCLE and come back."""
-FEEDBACK_WITHDRAWN_EVERY = 25
+FEEDBACK_WITHDRAWN_EVERY = 10
 """Feedback documents deleted FEEDBACK_LIFETIME after they were written; every second one comes back."""
 FEEDBACK_LIFETIME = 20 * DAY
 FEEDBACK_ABSENCE = 2 * DAY

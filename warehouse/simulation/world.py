@@ -116,13 +116,10 @@ class Growth:
         return np.where(numbers < self.initial, before, after)
 
     def count(self, moment: int) -> int:
-        """Members that joined before `moment`."""
-        elapsed = moment - self.start_ms
-        if elapsed <= 0:
-            return self.initial
-        return self.initial + (elapsed * self.added - 1) // self.span
+        """Members that joined before `moment`, which is not before the start."""
+        return int(self.counts(np.array([moment]))[0])
 
     def counts(self, moments: Integers) -> Integers:
-        """`count` for an array of moments not before the start."""
+        """`count` for an array of moments; all of `initial` are there before the start."""
         elapsed = np.maximum(moments - self.start_ms, 0)
-        return np.where(elapsed > 0, self.initial + (elapsed * self.added - 1) // self.span, self.initial)
+        return np.asarray(self.initial + np.maximum(elapsed * self.added - 1, 0) // self.span)

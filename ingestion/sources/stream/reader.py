@@ -113,7 +113,9 @@ class StreamReader:
         self._consumer.assign(wanted)
         pending: list[Message] = []
         while any(positions[partition] < stop[partition] for partition in positions):
-            messages = self._consumer.consume(_BATCH, timeout=_TIMEOUT)
+            # asking for more than there is would wait out the timeout
+            left = sum(stop[partition] - positions[partition] for partition in positions)
+            messages = self._consumer.consume(min(_BATCH, left), timeout=_TIMEOUT)
             if not messages and self._only_markers_left(table.origin, positions, stop):
                 break
             if not messages:

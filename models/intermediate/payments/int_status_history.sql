@@ -4,6 +4,7 @@ with
 transactions as (
     select
         transaction_key,
+        source_system,
         currency_code,
         status_code,
         amount,
@@ -108,16 +109,28 @@ event_statuses as (
     from refunded
 ),
 
+event_statuses_from_last as (
+    select
+        transaction_key,
+        status_code,
+        changed_at,
+        change_order,
+        row_number() over (partition by transaction_key order by change_order desc) as position_from_last
+    from event_statuses
+),
+
 last_events as (
     select
         transaction_key,
-        max(changed_at) as last_changed_at,
-        max(change_order) as last_change_order
-    from event_statuses
-    group by transaction_key
+        status_code as last_status_code,
+        changed_at as last_changed_at,
+        change_order as last_change_order
+    from event_statuses_from_last
+    where position_from_last = 1
 ),
 
--- the row has the last word, even when its clock is behind the stream's
+-- the row has the last word, even when its clock is behind the stream's; but a document knows no status after
+-- `approved`, so once a payment is captured its document has nothing more to say
 row_statuses as (
     select
         transactions.transaction_key,
@@ -130,7 +143,14 @@ row_statuses as (
         coalesce(last_events.last_change_order, 0) + 1 as change_order
     from transactions
     left join last_events on transactions.transaction_key = last_events.transaction_key
-    where transactions.status_code is not null
+    where
+        transactions.status_code is not null
+        and not (
+            transactions.source_system = 'mongodb'
+            and transactions.status_code = 'captured'
+            and coalesce(last_events.last_status_code, '')
+            in ('refunded', 'partially_refunded', 'disputed', 'charged_back')
+        )
 ),
 
 all_statuses as (
