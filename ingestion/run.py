@@ -23,6 +23,7 @@ from ingestion.sources.mongodb import MongoReader
 from ingestion.sources.oltp import OltpReader
 from ingestion.sources.stream import StreamReader
 from warehouse.core.database import open_warehouse
+from warehouse.core.disk import name_full_disk
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.progress import Progress, silent
@@ -119,10 +120,10 @@ def ingest(
                 )
             except WarehouseError as error:
                 progress(f"{source}: failed")
-                failures.append(error)
+                failures.append(name_full_disk(error, settings))
             except duckdb.Error as error:
                 # DuckDB's own messages may quote a value: only their class may leave this place
-                failures.append(_duckdb_failure(source, error))
+                failures.append(name_full_disk(_duckdb_failure(source, error), settings))
     if failures:
         failures[0].kept += "; landed in this run: " + (", ".join(done.source for done in report.sources) or "nothing")
         raise failures[0]

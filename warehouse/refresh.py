@@ -13,6 +13,7 @@ from expectations import QualityReport, run_landing, run_publishing
 from ingestion.run import ingest
 from warehouse import servers, simulation
 from warehouse.core.database import open_warehouse
+from warehouse.core.disk import name_full_disk
 from warehouse.core.errors import QualityFailure, WarehouseError
 from warehouse.core.locks import writer_lock
 from warehouse.core.paths import Home
@@ -40,7 +41,7 @@ def refresh(settings: Settings, *, full: bool = False, progress: Progress = sile
         try:
             _sequence(settings, report, full, progress)
         except WarehouseError as error:
-            report.finish(error)
+            report.finish(name_full_disk(error, settings))
             raise
         else:
             report.finish()

@@ -43,8 +43,15 @@ def blank_connection(
         },
     )
     for extension in ("httpfs", *(("postgres_scanner",) if postgres else ())):
-        import_extension(extension, con=connection)
-        connection.execute(f"LOAD {extension}")
+        try:
+            import_extension(extension, con=connection)
+            connection.execute(f"LOAD {extension}")
+        except duckdb.Error as error:
+            connection.close()
+            raise ConfigurationError(
+                f"DuckDB's extension {extension} cannot be used from {home.extensions} ({type(error).__name__})",
+                todo="look for a full disk or a folder that cannot be written; `warehouse doctor` does",
+            ) from None
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
     if memory_limit:

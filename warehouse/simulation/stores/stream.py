@@ -27,10 +27,11 @@ class StreamStore:
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._admin = AdminClient({"bootstrap.servers": bootstrap})
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
+                "log_level": 0,  # failures reach us as errors; librdkafka would print them too
                 "linger.ms": 50,
                 "queue.buffering.max.messages": 200_000,
                 "queue.buffering.max.kbytes": 131_072,
@@ -116,7 +117,7 @@ class StreamStore:
         if left:
             raise SourceUnavailable(
                 f"Kafka did not take {left} messages in {_TIMEOUT_SECONDS:.0f} s",
-                kept="the simulation's state says unfinished",
+                kept="an unfinished fill or advance is done again next time",
                 todo="`warehouse sources status`, then run it again",
             )
 
@@ -128,6 +129,6 @@ class StreamStore:
 def _unavailable(error: KafkaError) -> SourceUnavailable:
     return SourceUnavailable(
         f"Kafka cannot be filled: {error.name()}",
-        kept="the simulation's state says unfinished",
+        kept="an unfinished fill or advance is done again next time",
         todo="`warehouse sources status` tells whether it runs",
     )
