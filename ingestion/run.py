@@ -256,13 +256,10 @@ def _store_quarantine(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _duckdb_failure(source: str, error: duckdb.Error) -> WarehouseError:
-    full_disk = any(sign in str(error).lower() for sign in ("no space left", "disk full", "out of disk"))
     return WarehouseError(
-        f"{source}: landing failed ({'the disk is full' if full_disk else type(error).__name__})",
+        f"{source}: landing failed ({type(error).__name__})",
         kept="everything landed before; the load that failed is discarded on the next run",
-        todo="free some space, then run this again"
-        if full_disk
-        else "run this again; `warehouse doctor` looks for causes",
+        todo="run this again; `warehouse doctor` looks for causes",
     )
 
 
