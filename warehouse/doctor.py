@@ -215,7 +215,7 @@ def _published(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{table}: {rows} of the {read} rows of its newest load are in quarantine",
-            "see reasons and positions in raw_ops.quarantine; correct the source, or accept them",
+            "see the reasons in ops.ops_quarantine; correct the source, or accept them",
         )
 
 

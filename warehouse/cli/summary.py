@@ -15,6 +15,9 @@ from warehouse.examples import run_examples
 from warehouse.report import RunReport
 from warehouse.status import Finding, Status
 
+SHOWN_ROWS = 10
+"""Of an example's answer; a company has thousands, the reference data set a handful."""
+
 _SEVERITY_STYLE = {"error": "bold red", "warning": "yellow", "ok": "green"}
 
 
@@ -29,7 +32,9 @@ def show_refresh(settings: Settings, report: RunReport) -> None:
         if answer.problem:
             console.out.print(f"{answer.system} does not answer this one ({answer.problem})")
         else:
-            console.print_table(answer.system, answer.columns, answer.rows)
+            console.print_table(answer.system, answer.columns, answer.rows[:SHOWN_ROWS])
+            if len(answer.rows) > SHOWN_ROWS:
+                console.out.print(f"… {len(answer.rows):,} rows in all")
     home = Home.of(settings)
     console.out.print()
     console.out.print(f"site       {home.site / 'index.html'}")
