@@ -25,7 +25,7 @@ test: lint ## everything CI runs
 test-full: lint ## everything there is, the long tests too
 	$(BIN)/python -m pytest --run-slow
 
-lint: $(READY) ## style, types, import directions, SQL, workflows
+lint: $(READY) profiles.yml ## style, types, import directions, SQL, workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,7 +33,7 @@ lint: $(READY) ## style, types, import directions, SQL, workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	WAREHOUSE_HOME=$(CURDIR)/.warehouse $(BIN)/sqlfluff lint --disable-progress-bar models tests/dbt
 
-format: $(READY) ## let ruff and sqlfluff put the code in order
+format: $(READY) profiles.yml ## let ruff and sqlfluff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/sqlfluff fix models tests/dbt
@@ -54,6 +54,9 @@ down: ## stop the embedded servers; their data stays
 clean: ## remove what runs and tools left behind; data, keys and .venv stay
 	rm -rf target logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+profiles.yml: # yours once it exists: never overwritten
+	@cp profiles.yml.example $@
 
 $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 refresh")'
