@@ -133,7 +133,10 @@ def _flat_boundary(table: Table) -> Boundary:
             reasons.append(f"when {value} is null then 'missing: {column.name}'")
         if column.data_class not in TOKEN_CLASSES | {"pan", "forbidden"} and column.sql_type != "varchar":
             cast = f"try_cast({value} as {column.sql_type})"
-            reasons.append(f"when {value} is not null and {cast} is null then 'type: {column.name}'")
+            misfit = f"{value} is not null and {cast} is null"
+            if column.sql_type in {"date", "timestamp with time zone"}:
+                misfit = f"({misfit}) or not isfinite({cast})"  # no date dimension has an infinite day
+            reasons.append(f"when {misfit} then 'type: {column.name}'")
         vault.extend(_vault_rules(column, column.name, f"{value}::varchar"))
     tokens_only = ", ".join(f"'{c.name}', pseudonymise('quarantine', \"{c.name}\"::varchar)" for c in table.columns)
     return Boundary(

@@ -2,6 +2,9 @@
 
 Everything happens in one DuckDB connection, in temporary tables whose spill is encrypted; the first bytes on disk
 are already tokens. A row that was landed before in the same form is counted and not landed again.
+
+The first load of a flat table without personal values has nothing to be compared with and nothing for the vault: it
+streams from the source into the lake, and only rows that do not fit are read a second time, for the quarantine.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import duckdb
 from ingestion.boundary import compile_boundary
 from ingestion.lake import Lake, write_part
 from ingestion.schema import Table
+from ingestion.sources import Plan
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.settings import CATALOG
 from warehouse.privacy.vault import ENTRY_COLUMNS
@@ -22,6 +26,8 @@ from warehouse.privacy.vault import ENTRY_COLUMNS
 DELETE_STOP_SHARE = 0.3
 DELETE_STOP_ROWS = 100
 """A comparison that would delete more than this share of a table, and more than this many rows, is refused."""
+
+_FITS = "where reason is null"
 
 
 @dataclass
@@ -61,6 +67,7 @@ class TableLanding:
         table: Table,
         load_id: str,
         landed_at: datetime,
+        plan: Plan,
     ) -> None:
         self.connection = connection
         self.lake = lake
@@ -68,45 +75,85 @@ class TableLanding:
         self.load_id = load_id
         self.landed_at = landed_at
         self.boundary = compile_boundary(table)
-        self.counts = Counts()
+        self.plan = plan
+        self.counts = Counts(source_rows=plan.source_rows)
         self._raw = f"{CATALOG}.{table.qualified}"
         self._keys = ", ".join(f'"{key}"' for key in table.key)
         self._position = " || '|' || ".join(f"coalesce(\"{key}\"::varchar, '')" for key in table.key)
         connection.execute(
             "create or replace temp table seen_keys as select " + self._keys + f" from {self._raw} limit 0"
         )
+        self._first = not self._one(f"select count(*) from (select 1 from {self._raw} limit 1)")
+        self._streams = self._first and plan.unique_keys and not table.is_document and not self.boundary.vault
 
     def add(self, relation: str) -> None:
         """Take one chunk. `relation` is SQL: the source's columns, or position columns with `doc` and `problem`."""
-        self.connection.execute(f"create or replace temp table incoming as {relation}")
+        if self._streams:
+            self._stream(relation)
+        else:
+            self._compare(relation)
+
+    def _stream(self, relation: str) -> None:
+        """Straight into the lake; what did not fit is read once more, in the same snapshot."""
+        landed = self._write(f"{self._versions_sql()} from ({self._treated_sql(relation)}) as checked {_FITS}")
+        self.counts.landed_rows += landed
+        self.counts.read_rows += landed
+        if self.counts.read_rows < self.plan.source_rows:
+            self._compare(f"select * from ({relation}) where {self.boundary.reason} is not null")
+
+    def _compare(self, relation: str) -> None:
+        """Through a temporary table, against what has landed."""
+        if self.table.is_document:  # its columns are read many times each
+            self.connection.execute(f"create or replace temp table incoming as {relation}")
+            relation = "from incoming"
+        self.connection.execute(f"create or replace temp table checked as {self._treated_sql(relation)}")
+        if not self.plan.unique_keys and not self.table.is_document:
+            self._refuse_duplicates()
+        self._count()
+        self._write(f"{self._versions_sql()} from checked {self._not_landed_before()} {_FITS}")
+        self._hold_vault()
+        self._hold_quarantine()
+        self.connection.execute(f"insert into seen_keys select {self._keys} from checked")
+        self.connection.execute("drop table if exists incoming")
+
+    def _treated_sql(self, relation: str) -> str:
         landed = ", ".join(f'{sql} as "{name}"' for name, sql in self.boundary.landed)
-        hashed = ", ".join(
-            f"coalesce(\"{name}\"::varchar, '\\0')" for name, _ in self.boundary.landed if name != "cursor_at"
-        )
         vault = ", ".join(
             f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}"
             for rule in self.boundary.vault
         )
-        subject = self._subject_sql()
-        self.connection.execute(f"""
-            create or replace temp table checked as
+        kept = f"[{vault}] as vault, {self._subject_sql()} as subject," if vault else ""
+        return f"""
             with treated as (
                 select
                     {landed},
-                    {self.boundary.reason} as reason,
-                    [{vault}] as vault,
-                    {subject} as subject,
+                    {self.boundary.reason} as reason, {kept}
                     case when reason is not null then {self.boundary.payload} end as payload
-                from incoming
+                from ({relation})
             )
-            select *, md5(concat_ws(chr(31), {hashed})) as _row_hash, {self.boundary.unknown} as unknown from treated
+            select *, {self._hash_sql()} as _row_hash, {self.boundary.unknown} as unknown from treated
+        """
+
+    def _hash_sql(self) -> str:
+        """md5 of what lands: the same in every version of every engine, which DuckDB's own `hash` is not."""
+        types = dict(self.table.landed_columns)
+        texts = [
+            # a time zone's calendar costs more than the md5; a count of microseconds says the same
+            f'epoch_us("{name}")' if types[name] == "timestamp with time zone" and not self.table.is_document
+            else f'"{name}"'
+            for name, _ in self.boundary.landed
+            if name != "cursor_at"
+        ]  # fmt: skip
+        hashed = ", ".join(f"coalesce({text}::varchar, '\\0')" for text in texts)
+        return f"md5(concat_ws(chr(31), {hashed}))"
+
+    def _refuse_duplicates(self) -> None:
+        """The source does not keep the key unique: of rows that share one, none can be taken for the true one."""
+        self.connection.execute(f"""
+            update checked set reason = 'duplicate key', payload = to_json({{'rows': twice.n}})
+            from (select {self._keys}, count(*) as n from checked group by all having count(*) > 1) as twice
+            where reason is null and {self._on("checked", "twice")}
         """)
-        self._count()
-        self._write(self._changed_sql())
-        self._hold_vault()
-        self._hold_quarantine()
-        self.connection.execute(f"insert into seen_keys select {self._keys} from checked")
-        self.connection.execute("drop table incoming")
 
     def mark_deleted(self, *, accept: bool) -> None:
         """Land a closing version of every row that the source no longer has. Call after a complete comparison only.
@@ -147,37 +194,39 @@ class TableLanding:
         return counts
 
     def _count(self) -> None:
-        unchanged = f"semi join {self._raw} as raw on ({self._on('checked')}) and raw._row_hash = checked._row_hash"
         read, quarantined, unknown = self._row(
             "select count(*), count(reason), coalesce(sum(unknown) filter (reason is null), 0) from checked"
         )
-        kept = self._one(f"select count(*) from checked {unchanged} where reason is null")
+        kept = 0
+        if not self._first:
+            same = f"semi join {self._raw} as raw on ({self._on('checked')}) and raw._row_hash = checked._row_hash"
+            kept = self._one(f"select count(*) from checked {same} where reason is null")
         self.counts.read_rows += read
         self.counts.quarantined_rows += quarantined
         self.counts.unchanged_rows += kept
         self.counts.landed_rows += read - quarantined - kept
         self.counts.unknown_keys += int(unknown)
 
-    def _changed_sql(self) -> str:
+    def _versions_sql(self) -> str:
         columns = ", ".join(f'checked."{name}"' for name, _ in self.boundary.landed)
         return f"""
             select {columns}, checked._row_hash, null::timestamp with time zone as _deleted_at,
                 {self._timestamp()} as _landed_at, '{self.load_id}' as _load_id
-            from checked
-            {self._not_landed_before()}
-            where reason is null
         """
 
     def _not_landed_before(self) -> str:
+        if self._first:
+            return ""
         return f"anti join {self._raw} as raw on ({self._on('checked')}) and raw._row_hash = checked._row_hash"
 
-    def _write(self, select: str) -> None:
+    def _write(self, select: str) -> int:
         path = self.lake.part_path(self.table.source, self.table.name, self.load_id, len(self.counts.files))
         rows = write_part(self.connection, select, path)
         if rows:
             self.counts.files[path] = rows
         else:
             path.unlink(missing_ok=True)
+        return rows
 
     def _hold_vault(self) -> None:
         if not self.boundary.vault:
@@ -188,7 +237,7 @@ class TableLanding:
                 '{self.load_id}', {self._timestamp()}
             from (
                 select {self._position} as position, subject, unnest(vault) as entry
-                from checked {self._not_landed_before()} where reason is null
+                from checked {self._not_landed_before()} {_FITS}
             )
             where entry.value is not null
         """)
@@ -208,8 +257,8 @@ class TableLanding:
             return f"json_extract_string(doc, '$.{self.table.subject}')"
         return f'"{self.table.subject}"::varchar'
 
-    def _on(self, alias: str) -> str:
-        return " and ".join(f'raw."{key}" = {alias}."{key}"' for key in self.table.key)
+    def _on(self, alias: str, other: str = "raw") -> str:
+        return " and ".join(f'{other}."{key}" = {alias}."{key}"' for key in self.table.key)
 
     def _timestamp(self) -> str:
         return f"timestamptz '{self.landed_at.isoformat()}'"

@@ -48,6 +48,7 @@ DLT_TYPES: dict[str, TColumnSchema] = {
     "integer": {"data_type": "bigint", "precision": 32},
     "bigint": {"data_type": "bigint"},
     "boolean": {"data_type": "bool"},
+    "double": {"data_type": "double"},
     "date": {"data_type": "date"},
     "timestamp with time zone": {"data_type": "timestamp", "timezone": True},
     "json": {"data_type": "json"},
@@ -66,6 +67,8 @@ class LandedTable:
     load_id: str
     files: tuple[Path, ...]
     rows: int
+    unique_keys: bool = False
+    """No key stands twice in the files, so that nothing has to be looked for before they replace what is there."""
 
 
 @dataclass(frozen=True)
@@ -230,13 +233,15 @@ def _resources(folder: Path, entry: LandedTable) -> Iterator[DltResource]:
     def files() -> Iterator[Any]:
         yield dlt.mark.with_file_import(str(model), "model", entry.rows)
 
-    yield dlt.resource(
+    current = dlt.resource(
         files,
         name=table.name,
         write_disposition={"disposition": "merge", "strategy": "delete-insert"},
         primary_key=table.key,
         columns={**columns, NEWEST: {**columns[NEWEST], "dedup_sort": "desc"}},
     )
+    current.apply_hints(additional_table_hints={"x-stage-data-deduplicated": entry.unique_keys})
+    yield current
     if table.history:
         yield dlt.resource(files, name=f"{table.name}_history", write_disposition="append", columns=columns)
 

@@ -108,7 +108,8 @@ def ingest(
     """
     report = IngestReport(run_id)
     failures: list[WarehouseError] = []
-    with open_warehouse(settings, postgres=True) as connection:
+    with open_warehouse(settings, postgres=True, memory_limit=settings.memory_limit) as connection:
+        connection.execute("set preserve_insertion_order = false")
         create_raw_tables(connection)
         vault.attach_vault(connection, settings)
         boundary.install(connection, token_key(settings))
@@ -178,7 +179,7 @@ def _ingest_source(
         if load.counts.files:
             rows = load.counts.landed_rows + load.counts.deleted_rows
             lake.seal(source, load.table.name, load_id, _seal_facts(load))
-            landed.append(LandedTable(load.table, load_id, tuple(load.counts.files), rows))
+            landed.append(LandedTable(load.table, load_id, tuple(load.counts.files), rows, load.plan.unique_keys))
     vault.store_entries(connection, "pending_vault")
     _store_quarantine(connection)
     if landed or new_state != state:
@@ -201,10 +202,9 @@ def _land_table(
 ) -> manifest.TableLoad:
     started = datetime.now(UTC)
     plan = reader.plan(table, state, full=full)
-    target = landing.TableLanding(connection, lake, table, load_id, started)
+    target = landing.TableLanding(connection, lake, table, load_id, started, plan)
     for relation in reader.chunks(table, plan):
         target.add(relation)
-    target.counts.source_rows = plan.source_rows
     if plan.mode == "compare":
         target.mark_deleted(accept=accept_deletes)
     counts = target.finish()

@@ -43,7 +43,12 @@ SQL_TYPES = {
     "timestamptz": "timestamp with time zone",
     "inet": "varchar",
     "json": "json",
+    "numeric": "varchar",
+    "double": "double",
+    "array": "json",
 }
+"""Pinned type → type it lands as. `numeric` without a precision lands as its exact text and is typed in dbt, because
+no column of a warehouse holds 131,072 digits; an array lands as the JSON PostgreSQL makes of it."""
 
 SAFE_PARTS = {
     "email_domain": ("email_domain", "varchar"),
@@ -105,6 +110,8 @@ class Leaf:
     safe: tuple[str, ...] = ()
     free_text: bool = False
     required: bool = False
+    declared: str = "json"
+    """The type as pinned, which the source's own must fit."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +258,7 @@ def _leaf(name: str, options: dict[str, Any]) -> Leaf:
         safe=tuple(options.get("safe", ())),
         free_text=options.get("treatment") == "free_text",
         required=options.get("required", False),
+        declared=options.get("type", "json"),
     )
 
 

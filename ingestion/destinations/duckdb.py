@@ -6,24 +6,32 @@ the encrypted warehouse is already attached, so the key never enters dlt's confi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, AnyStr
+from typing import Any, AnyStr, cast
 
 import duckdb
 from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.common.destination.client import FollowupJobRequest, LoadJob
 from dlt.common.destination.dataset import DBApiCursor
+from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import Schema
+from dlt.common.schema.typing import TTableSchema
+from dlt.common.schema.utils import get_columns_names_with_prop, get_dedup_sort_tuple
 from dlt.destinations import duckdb as duckdb_destination
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration, DuckDbCredentials
 from dlt.destinations.impl.duckdb.duck import DuckDbClient
 from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
+from dlt.destinations.job_client_impl import ModelLoadJob
 from dlt.destinations.sql_client import raise_database_error
 
 from warehouse.core.settings import CATALOG
 
 VALUE_FREE = (duckdb.CatalogException, duckdb.BinderException, duckdb.TransactionException)
 """Errors about names and statements. Any other may quote the value that could not be stored."""
+
+HISTORY_LOAD = '"_load_id"'
+"""What a history's rows are replaced by."""
 
 
 class HeldSqlClient(DuckDbSqlClient):
@@ -62,8 +70,44 @@ class HeldSqlClient(DuckDbSqlClient):
         yield self.cursor_impl(result)  # type: ignore[arg-type]  # a connection is its own cursor
 
 
+class ReplacingModelJob(ModelLoadJob):
+    """Puts a model's rows in the place of those it replaces, in one transaction: run twice, it leaves the same rows.
+
+    That is delete-insert without dlt's staging table, which would write every row a second time. Current rows are
+    replaced by key; of keys that stand twice in the model the newest wins. History has no key: the loads that the
+    model holds are replaced as a whole.
+    """
+
+    def _insert_statement_from_select_statement(self, select_dialect: Any, select_statement: str) -> str:
+        client = self._job_client.sql_client
+        table = cast(TTableSchema, self._load_table)
+        target = client.make_qualified_table_name(str(table["name"]))
+        keys = [client.escape_column_name(name) for name in get_columns_names_with_prop(table, "primary_key")]
+        replaced = " and ".join(f"kept.{key} = model.{key}" for key in keys or [HISTORY_LOAD])
+        delete = (
+            f"DELETE FROM {target} AS kept WHERE EXISTS (SELECT 1 FROM ({select_statement}) AS model WHERE {replaced})"
+        )
+        if keys and not self._load_table.get("x-stage-data-deduplicated"):
+            select_statement = self._newest_only(select_statement, keys)
+        insert = super()._insert_statement_from_select_statement(select_dialect, select_statement)
+        return f"BEGIN TRANSACTION; {delete}; {insert}; COMMIT"
+
+    def _newest_only(self, select_statement: str, keys: list[str]) -> str:
+        """The select, limited to one row per key when a key stands there twice: sorting is not free."""
+        client = self._job_client.sql_client
+        by = ", ".join(keys)
+        with client.execute_query(
+            f"SELECT 1 FROM ({select_statement}) GROUP BY {by} HAVING count(*) > 1 LIMIT 1"
+        ) as found:
+            if found.fetchone() is None:
+                return select_statement
+        sort = get_dedup_sort_tuple(cast(TTableSchema, self._load_table))
+        order = f" ORDER BY {client.escape_column_name(sort[0])} {sort[1]}" if sort else ""
+        return f"{select_statement} QUALIFY row_number() OVER (PARTITION BY {by}{order}) = 1"
+
+
 class HeldClient(DuckDbClient):
-    """A job client whose statements all go through :class:`HeldSqlClient`."""
+    """A job client whose statements all go through :class:`HeldSqlClient`, and which stages nothing."""
 
     def __init__(
         self, schema: Schema, config: DuckDbClientConfiguration, capabilities: DestinationCapabilitiesContext
@@ -75,6 +119,21 @@ class HeldClient(DuckDbClient):
             config.credentials,
             capabilities,
         )
+
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        """Models replace; what dlt stores of itself is appended as it always is."""
+        if ModelLoadJob.is_model_job(file_path):
+            return ReplacingModelJob(file_path)
+        return super().create_load_job(table, file_path, load_id, restore)
+
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+        """Never: :class:`ReplacingModelJob` reads the lake's files in place."""
+        return False
+
+    def _create_merge_followup_jobs(self, table_chain: Sequence[PreparedTableSchema]) -> list[FollowupJobRequest]:
+        return []
 
 
 class HeldDuckDB(duckdb_destination):

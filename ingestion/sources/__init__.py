@@ -24,12 +24,14 @@ class Plan:
         source_rows: what the source itself counts for exactly this read.
         cursor_from: where it starts, as text; None from the beginning.
         bounds: what the reader needs to read it.
+        unique_keys: the source itself keeps the key unique, so no key comes twice in this read.
     """
 
     mode: Mode
     source_rows: int
     cursor_from: str | None = None
     bounds: dict[str, Any] = field(default_factory=dict)
+    unique_keys: bool = False
 
 
 class Reader(Protocol):

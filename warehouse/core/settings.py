@@ -57,6 +57,11 @@ class Settings(BaseSettings):
         ge=0,
         description="tables up to this size are compared whole each run: deletions and late updates included",
     )
+    memory_limit: str = Field(
+        "2GB",
+        pattern=r"^[1-9][0-9]*(MB|GB)$",
+        description="what landing may hold in memory; beyond it DuckDB spills, encrypted, below WAREHOUSE_HOME",
+    )
     dbt_env_secret_warehouse_key: SecretStr | None = Field(None, description="opens the warehouse; in .env")
 
     @field_validator("warehouse_home", mode="after")
