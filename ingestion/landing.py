@@ -41,6 +41,8 @@ class Counts:
     deleted_rows: int = 0
     quarantined_rows: int = 0
     unknown_keys: int = 0
+    missing_keys: int = 0
+    """Keys of the source that neither landed before nor were read now; counted by :meth:`TableLanding.compare_keys`."""
     cursor_to: str | None = None
     files: dict[Path, int] = field(default_factory=dict)
     """Part of the lake → rows in it."""
@@ -154,6 +156,20 @@ class TableLanding:
             from (select {self._keys}, count(*) as n from checked group by all having count(*) > 1) as twice
             where reason is null and {self._on("checked", "twice")}
         """)
+
+    def compare_keys(self, keys: str) -> None:
+        """Take `keys`, a relation of every key at the source, for what the source has. Call after the last chunk.
+
+        Afterwards :meth:`mark_deleted` finds what is gone, and `counts.missing_keys` says what never landed.
+        """
+        self.connection.execute(f"create or replace temp table source_keys as {keys}")
+        self.counts.missing_keys = self._one(f"""
+            select count(*) from source_keys
+            anti join {self._raw} using ({self._keys})
+            anti join seen_keys using ({self._keys})
+        """)
+        self.connection.execute("drop table seen_keys")
+        self.connection.execute("alter table source_keys rename to seen_keys")
 
     def mark_deleted(self, *, accept: bool) -> None:
         """Land a closing version of every row that the source no longer has. Call after a complete comparison only.

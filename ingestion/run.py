@@ -95,6 +95,7 @@ def ingest(
     sources: Sequence[SourceName] = LIVE_SOURCES,
     full: bool = False,
     accept_deletes: bool = False,
+    reconcile_keys: bool = False,
     progress: Progress = silent,
 ) -> IngestReport:
     """Land what is new at the sources. The caller holds the writer's lock.
@@ -102,6 +103,8 @@ def ingest(
     Args:
         full: compare every row and key with what has landed, whatever the size; read topics from their beginning.
         accept_deletes: let a comparison delete more than the threshold.
+        reconcile_keys: of tables that are read by cursor, compare all keys too: what is gone at the source is marked
+            as deleted, and what never landed is an alert.
 
     Raises:
         WarehouseError: of the first source that failed; the others have landed all the same.
@@ -117,7 +120,9 @@ def ingest(
         for source in sources:
             try:
                 report.sources.append(
-                    _ingest_source(connection, settings, endpoints, source, run_id, full, accept_deletes, progress)
+                    _ingest_source(
+                        connection, settings, endpoints, source, run_id, full, accept_deletes, reconcile_keys, progress
+                    )
                 )
             except WarehouseError as error:
                 progress(f"{source}: failed")
@@ -139,6 +144,7 @@ def _ingest_source(
     run_id: str,
     full: bool,
     accept_deletes: bool,
+    reconcile_keys: bool,
     progress: Progress,
 ) -> SourceReport:
     started = datetime.now(UTC)
@@ -168,10 +174,13 @@ def _ingest_source(
                     load_id,
                     full,
                     accept_deletes,
+                    reconcile_keys,
                     new_state,
                 )
             )
-            report.tables[table.name] = loads[-1].counts
+            counts = report.tables[table.name] = loads[-1].counts
+            if counts.missing_keys:
+                report.alerts.append(f"{table.origin}: {counts.missing_keys:,} keys of the source never landed: --full")
             progress(f"{source}.{table.name}: {_summary(loads[-1].counts)}")
 
     landed = []
@@ -198,6 +207,7 @@ def _land_table(
     load_id: str,
     full: bool,
     accept_deletes: bool,
+    reconcile_keys: bool,
     new_state: dict[str, Any],
 ) -> manifest.TableLoad:
     started = datetime.now(UTC)
@@ -205,6 +215,9 @@ def _land_table(
     target = landing.TableLanding(connection, lake, table, load_id, started, plan)
     for relation in reader.chunks(table, plan):
         target.add(relation)
+    if reconcile_keys and plan.mode == "incremental" and isinstance(reader, OltpReader):
+        target.compare_keys(reader.keys(table))
+        target.mark_deleted(accept=accept_deletes)
     if plan.mode == "compare":
         target.mark_deleted(accept=accept_deletes)
     counts = target.finish()

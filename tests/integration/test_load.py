@@ -15,7 +15,7 @@ import duckdb
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
-from dlt.destinations.job_client_impl import ModelLoadJob, SqlJobClientBase, SqlLoadJob
+from dlt.destinations.job_client_impl import ModelLoadJob, SqlJobClientBase
 from dlt.load import Load
 from dlt.pipeline.pipeline import Pipeline
 
@@ -151,7 +151,8 @@ def test_rows_arrive_exactly_as_they_were_landed(connection: duckdb.DuckDBPyConn
         (result.dlt_load_id,)
     ]
     assert connection.execute("describe raw_oltp.product").fetchall() == before
-    assert connection.execute("select count(*) from raw_oltp_staging.product").fetchone() == (0,)
+    staged = "select table_name from duckdb_tables() where schema_name like '%staging' and table_name not like '_dlt%'"
+    assert connection.execute(staged).fetchall() == []
 
 
 def test_documents_and_compound_keys_arrive_exactly(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
@@ -187,7 +188,7 @@ def test_the_version_that_landed_last_wins_within_a_package(
     assert_holds(connection, "raw_oltp.product_history", f"{newer} union all {older}")
 
 
-def test_the_same_files_loaded_twice_do_not_double_current_rows(
+def test_the_same_files_loaded_twice_double_neither_current_rows_nor_history(
     connection: duckdb.DuckDBPyConnection, settings: Settings
 ) -> None:
     products = rows_sql(PRODUCT, PRODUCT_ROWS, "100", "l1")
@@ -195,7 +196,7 @@ def test_the_same_files_loaded_twice_do_not_double_current_rows(
     load(connection, settings, {}, landed)
     load(connection, settings, {}, landed)
     assert_holds(connection, "raw_oltp.product", products)
-    assert_holds(connection, "raw_oltp.product_history", f"{products} union all {products}")
+    assert_holds(connection, "raw_oltp.product_history", products)
 
 
 def test_a_state_without_rows_is_stored_and_an_unchanged_one_is_not(
@@ -231,7 +232,6 @@ KILL_POINTS: dict[str, tuple[type, str, bool]] = {
     "before normalizing": (Pipeline, "normalize", False),
     "before loading": (Pipeline, "load", False),
     "between insert and marker": (ModelLoadJob, "run", True),
-    "between merge and marker": (SqlLoadJob, "run", True),
     "before the commit": (SqlJobClientBase, "complete_load", False),
     "between commit and tidying up": (SqlJobClientBase, "complete_load", True),
     "after the package": (Load, "complete_package", True),
@@ -284,9 +284,7 @@ def test_a_killed_load_is_finished_by_the_next_run(settings: Settings, point: st
         kept = rows_sql(PRODUCT, PRODUCT_ROWS, "90", "l1")
         assert_holds(connection, "raw_oltp.product", f"{kept} union all {second}")
         assert_holds(connection, "raw_oltp.currency", currencies)
-        versions = "select distinct * exclude (_dlt_load_id) from raw_oltp.product_history"
-        count = connection.execute(f"select count(*) from ({versions})").fetchone()
-        assert count == (120,)
+        assert_holds(connection, "raw_oltp.product_history", f"{first} union all {second}")
         assert drain(connection, settings) is False
         assert load(connection, settings, {"n": 3}, *landed).rows == {"product": 20, "currency": 5}
         assert_holds(connection, "raw_oltp.product", f"{kept} union all {second}")

@@ -154,6 +154,9 @@ def ingest(
     accept_deletes: Annotated[
         bool, typer.Option("--accept-deletes", help="Let a comparison delete more than the threshold.")
     ] = False,
+    reconcile_keys: Annotated[
+        bool, typer.Option("--reconcile-keys", help="Compare all keys of large tables: finds deletions.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Land what is new into the lake and raw_*, through the privacy boundary."""
@@ -174,6 +177,7 @@ def ingest(
                 sources=chosen,
                 full=full,
                 accept_deletes=accept_deletes,
+                reconcile_keys=reconcile_keys,
                 progress=progress,
             )
         if json_:

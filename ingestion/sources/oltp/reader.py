@@ -9,7 +9,7 @@ Three ways to read, by what there is to read:
 * whole, by the scanner: several connections at once, which export and import one snapshot;
 * in ranges of blocks, by queries: what is to be compared row by row stays within memory;
 * exactly, by queries with casts: for the columns whose values the scanner would change without a word. It reads a NaN
-  in a numeric as 0, an unbounded numeric as a double and a timestamp of the year 290,000 as one before Christ.
+  in a numeric as 0, an unbounded numeric as a double and the last moments of the year 294276 as some before Christ.
   :meth:`OltpReader.plan` counts such values first, in the snapshot, and they end in the quarantine.
 """
 
