@@ -12,9 +12,11 @@ from pathlib import Path
 
 import duckdb
 
-from ingestion.boundary import compile_boundary
+from ingestion.boundary import Boundary, compile_boundary
 from ingestion.lake import Lake, write_part
 from ingestion.schema import Table
+from ingestion.shapes import compile_shape
+from ingestion.sources import Chunk, Piece
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.settings import CATALOG
 from warehouse.privacy.vault import ENTRY_COLUMNS
@@ -76,37 +78,27 @@ class TableLanding:
             "create or replace temp table seen_keys as select " + self._keys + f" from {self._raw} limit 0"
         )
 
-    def add(self, relation: str) -> None:
-        """Take one chunk. `relation` is SQL: the source's columns, or position columns with `doc` and `problem`."""
-        self.connection.execute(f"create or replace temp table incoming as {relation}")
-        landed = ", ".join(f'{sql} as "{name}"' for name, sql in self.boundary.landed)
+    def add(self, chunk: str | Chunk) -> None:
+        """Take one chunk: pieces, or SQL of the source's columns or of position columns with `doc` and `problem`."""
+        if isinstance(chunk, Chunk):
+            treated = [self._treated_piece(piece) for piece in chunk.pieces]
+        else:
+            self.connection.execute(f"create or replace temp table incoming as {chunk}")
+            treated = [self._treated(self.boundary, "incoming")]
         hashed = ", ".join(
             f"coalesce(\"{name}\"::varchar, '\\0')" for name, _ in self.boundary.landed if name != "cursor_at"
         )
-        vault = ", ".join(
-            f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}"
-            for rule in self.boundary.vault
-        )
-        subject = self._subject_sql()
         self.connection.execute(f"""
             create or replace temp table checked as
-            with treated as (
-                select
-                    {landed},
-                    {self.boundary.reason} as reason,
-                    [{vault}] as vault,
-                    {subject} as subject,
-                    case when reason is not null then {self.boundary.payload} end as payload
-                from incoming
-            )
-            select *, md5(concat_ws(chr(31), {hashed})) as _row_hash, {self.boundary.unknown} as unknown from treated
+            with treated as ({" union all ".join(treated)})
+            select *, md5(concat_ws(chr(31), {hashed})) as _row_hash from treated
         """)
         self._count()
         self._write(self._changed_sql())
         self._hold_vault()
         self._hold_quarantine()
         self.connection.execute(f"insert into seen_keys select {self._keys} from checked")
-        self.connection.execute("drop table incoming")
+        self.connection.execute("drop table if exists incoming")
 
     def mark_deleted(self, *, accept: bool) -> None:
         """Land a closing version of every row that the source no longer has. Call after a complete comparison only.
@@ -201,12 +193,32 @@ class TableLanding:
             from checked where reason is not null
         """)
 
-    def _subject_sql(self) -> str:
-        if self.table.subject is None:
-            return "null::varchar"
-        if self.table.is_document:
-            return f"json_extract_string(doc, '$.{self.table.subject}')"
-        return f'"{self.table.subject}"::varchar'
+    def _treated_piece(self, piece: Piece) -> str:
+        if piece.shape is None:
+            return self._treated(self.boundary, f"({piece.relation})")
+        boundary = compile_shape(self.table, piece.shape)
+        if boundary is None:
+            raise ValueError(f"{self.table.origin}: a shape without a boundary of its own")
+        return self._treated(boundary, f"({piece.relation})")
+
+    @staticmethod
+    def _treated(boundary: Boundary, relation: str) -> str:
+        """The rows of a relation after their treatment, with the outcome of their checks."""
+        landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
+        vault = ", ".join(
+            f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}" for rule in boundary.vault
+        )
+        return f"""
+            select *, {boundary.unknown} as unknown from (
+                select
+                    {landed},
+                    {boundary.reason} as reason,
+                    [{vault}]::struct(path varchar, token varchar, value varchar)[] as vault,
+                    {boundary.subject} as subject,
+                    case when reason is not null then {boundary.payload} end as payload
+                from {relation}
+            )
+        """
 
     def _on(self, alias: str) -> str:
         return " and ".join(f'raw."{key}" = {alias}."{key}"' for key in self.table.key)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ingestion.schema import Table
+from ingestion.shapes import Shape
 
 Mode = Literal["compare", "incremental", "offsets"]
 
@@ -32,6 +33,25 @@ class Plan:
     bounds: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Part of a chunk: rows of one relation.
+
+    With a shape, the relation has a column per value of a document (see `ingestion.shapes`); without one, the columns
+    that `ingestion.boundary.compile_boundary` names.
+    """
+
+    relation: str
+    shape: Shape | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that land together."""
+
+    pieces: tuple[Piece, ...]
+
+
 class Reader(Protocol):
     """What every source can do. A context manager: inside, reads are of one snapshot where the source has one."""
 
@@ -43,8 +63,8 @@ class Reader(Protocol):
         """Decide how to read `table`, given what the last run left in `state`."""
         ...
 
-    def chunks(self, table: Table, plan: Plan) -> Iterator[str]:
-        """Relations (SQL) of incoming rows, each to be consumed before the next is asked for."""
+    def chunks(self, table: Table, plan: Plan) -> Iterator[str | Chunk]:
+        """Incoming rows, each chunk (SQL of one relation, or pieces) to be consumed before the next is asked for."""
         ...
 
     def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:
