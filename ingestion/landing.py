@@ -17,6 +17,7 @@ from ingestion.lake import Lake, write_part
 from ingestion.schema import Table
 from ingestion.shapes import compile_shape
 from ingestion.sources import Chunk, Piece
+from ingestion.verbatim import MAX_SKELETONS, SKELETON_SQL, is_clean, verbatim_boundary
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.settings import CATALOG
 from warehouse.privacy.vault import ENTRY_COLUMNS
@@ -70,6 +71,7 @@ class TableLanding:
         self.load_id = load_id
         self.landed_at = landed_at
         self.boundary = compile_boundary(table)
+        self._verbatim = verbatim_boundary(table, self.boundary)
         self.counts = Counts()
         self._raw = f"{CATALOG}.{table.qualified}"
         self._keys = ", ".join(f'"{key}"' for key in table.key)
@@ -82,6 +84,8 @@ class TableLanding:
         """Take one chunk: pieces, or SQL of the source's columns or of position columns with `doc` and `problem`."""
         if isinstance(chunk, Chunk):
             treated = [self._treated_piece(piece) for piece in chunk.pieces]
+        elif self.table.is_document:
+            treated = self._treated_documents(chunk)
         else:
             self.connection.execute(f"create or replace temp table incoming as {chunk}")
             treated = [self._treated(self.boundary, "incoming")]
@@ -192,6 +196,26 @@ class TableLanding:
                 {self._timestamp()}
             from checked where reason is not null
         """)
+
+    def _treated_documents(self, relation: str) -> list[str]:
+        """Clean documents land as they came, the others are rebuilt."""
+        self.connection.execute(
+            f"create or replace temp table incoming as select *, {SKELETON_SQL} as skeleton from ({relation})"
+        )
+        found = self.connection.execute(
+            f"select skeleton from incoming group by skeleton order by count(*) desc limit {MAX_SKELETONS}"
+        ).fetchall()
+        clean = [skeleton for (skeleton,) in found if skeleton is not None and is_clean(self.table, skeleton)]
+        if len(clean) == len(found) < MAX_SKELETONS:
+            return [self._treated(self._verbatim, "incoming")]
+        self.connection.execute(
+            "create or replace temp table clean_skeletons as select unnest($clean::varchar[]) as skeleton",
+            {"clean": clean},
+        )
+        return [
+            self._treated(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))"),
+            self._treated(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))"),
+        ]
 
     def _treated_piece(self, piece: Piece) -> str:
         if piece.shape is None:
