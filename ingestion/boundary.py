@@ -185,7 +185,7 @@ def _document_boundary(table: Table) -> Boundary:
 
 
 def leaf_parts(leaf: Leaf, text: str, *, typed: str | None = None) -> list[tuple[str, str]]:
-    """What a classified value lands as: (name, expression). `text` is its text form, `typed` the column of a flat table."""
+    """What a value lands as: (name, expression). `text` is its text form, `typed` the column of a flat table."""
     if leaf.data_class == "forbidden":
         return []
     if leaf.free_text:

@@ -104,13 +104,17 @@ class TableLanding:
         self.connection.execute(f"insert into seen_keys select {self._keys} from checked")
         self.connection.execute("drop table if exists incoming")
 
-    def mark_deleted(self, *, accept: bool) -> None:
-        """Land a closing version of every row that the source no longer has. Call after a complete comparison only.
+    def mark_deleted(self, *, accept: bool, among: str | None = None) -> None:
+        """Land a closing version of every row that the source no longer has.
+
+        Call it after a complete comparison, or with `among`, a relation of keys: then only these were looked for.
 
         Raises LoadIncomplete when too much would be deleted and `accept` was not said.
         """
         rows = self._one(f"select count(*) from {self._raw} where _deleted_at is null")
         missing = f"from {self._raw} as raw anti join seen_keys using ({self._keys}) where raw._deleted_at is null"
+        if among is not None:
+            missing = missing.replace("where", f"semi join {among} using ({self._keys}) where")
         deleted = self._one(f"select count(*) {missing}")
         if not deleted:
             return
@@ -230,7 +234,8 @@ class TableLanding:
         """The rows of a relation after their treatment, with the outcome of their checks."""
         landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
         vault = ", ".join(
-            f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}" for rule in boundary.vault
+            f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}"
+            for rule in boundary.vault
         )
         return f"""
             select *, {boundary.unknown} as unknown from (

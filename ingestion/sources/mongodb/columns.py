@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -251,7 +252,7 @@ class Block:
         """Positions from which `size` bytes can be read; a document cut short is found out by its end."""
         return np.minimum(at, len(self._bytes) - size)
 
-    def _unaligned(self, dtype: str) -> NDArray[np.generic]:
+    def _unaligned(self, dtype: str) -> NDArray[Any]:
         kind = np.dtype(dtype)
         return np.ndarray((len(self._bytes) - kind.itemsize + 1,), kind, self._bytes, strides=(1,))
 
@@ -280,7 +281,7 @@ class Block:
             case 0x08:
                 return pa.array(self._u8[leaf.at] != 0)
             case 0x09:
-                return pa.array(self._unaligned("<i8")[leaf.at], pa.int64()).cast(pa.timestamp("ms"))
+                return pa.array(self._unaligned("<i8")[leaf.at], pa.int64()).cast(pa.timestamp("ms")).cast(pa.timestamp("us"))
             case 0x10:
                 return pa.array(self._unaligned("<i4")[leaf.at])
             case 0x12:
@@ -340,7 +341,7 @@ def _starts(data: bytes, end: int) -> Positions:
     return np.array(starts, dtype=np.int64)
 
 
-def _hex(rows: NDArray[np.generic]) -> pa.Array:
+def _hex(rows: NDArray[np.uint8]) -> pa.Array:
     text = np.ascontiguousarray(_HEX[rows])
     offsets = np.arange(0, 24 * (len(rows) + 1), 24, dtype=np.int32)
     return pa.Array.from_buffers(pa.string(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(text)])

@@ -96,9 +96,7 @@ class MongoReader:
 
     def plan(self, table: Table, state: dict[str, Any], *, full: bool) -> Plan:
         """Compare small collections whole; read large ones by cursor. Opens the collection's snapshot."""
-        if self._session is not None:
-            self._session.end_session()
-        self._session = self._client.start_session(snapshot=True)
+        self.open_snapshot()
         rows = self._count(table, {})
         cursor, cursor_text = state.get("cursor"), state.get("cursor_text")
         started = cursor or cursor_text
@@ -111,6 +109,12 @@ class MongoReader:
             cursor_from=started,
             bounds={"query": query, "cursor": cursor, "cursor_text": cursor_text},
         )
+
+    def open_snapshot(self) -> None:
+        """From here on, reads are of one moment: the moment of the first of them."""
+        if self._session is not None:
+            self._session.end_session()
+        self._session = self._client.start_session(snapshot=True)
 
     def chunks(self, table: Table, plan: Plan) -> Iterator[Chunk]:
         """Chunks of about CHUNK_BYTES of BSON, and at least one batch of the server."""

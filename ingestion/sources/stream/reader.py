@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -46,23 +45,13 @@ Offsets = dict[tuple[str, int], int]
 """(topic, partition) → offset of the next message."""
 
 
-class StreamReader:
-    """Reads topics partition by partition.
+class Topics:
+    """What the broker has: topics, partitions, watermarks. A context manager."""
 
-    Args:
-        limit: at most about so many messages per partition and read; None for all there are.
-    """
-
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, settings: Settings, bootstrap: str, *, limit: int | None = None
-    ) -> None:
-        self.connection = connection
-        self.settings = settings
-        self.limit = limit
+    def __init__(self, settings: Settings, bootstrap: str) -> None:
         self._config = consumer_config(settings, bootstrap)
-        self._positions: dict[str, Offsets] = {}
 
-    def __enter__(self) -> StreamReader:
+    def __enter__(self) -> Self:
         self._consumer = Consumer(self._config)
         try:
             self.topics = self._consumer.list_topics(timeout=_TIMEOUT).topics
@@ -71,9 +60,7 @@ class StreamReader:
             raise _unavailable(error) from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._consumer.close()
 
     def check_shape(self, tables: list[Table]) -> list[str]:
@@ -86,6 +73,55 @@ class StreamReader:
                 todo="create the topic (empty is fine) or take it out of ingestion/sources/stream/schema.yml",
             )
         return []
+
+    def unread(self, table: Table, state: dict[str, Any]) -> int:
+        """How many messages lie beyond the committed offsets, as far as the watermarks tell."""
+        committed = offsets_of(table, state)
+        waiting = 0
+        for topic, partition in self._partitions(table, committed):
+            low, high = self._watermarks(topic, partition)
+            waiting += abs(high - committed.get((topic, partition), low))  # behind as well: the plan will refuse it
+        return waiting
+
+    def _partitions(self, table: Table, committed: Offsets) -> list[tuple[str, int]]:
+        """Every partition of every topic of the table. Raises LoadIncomplete when one that was read is gone."""
+        found = [
+            (name, partition)
+            for name, topic in self.topics.items()
+            if (re.match(table.origin, name) if table.origin.startswith("^") else name == table.origin)
+            for partition in topic.partitions
+        ]
+        if gone := sorted(committed.keys() - set(found)):
+            topic, partition = gone[0]
+            raise LoadIncomplete(
+                f"{topic} partition {partition} is gone: the topic was removed, or made anew with fewer partitions",
+                kept="everything landed before",
+                todo="if it is meant, `warehouse ingest stream --full` reads what there is from its beginning",
+            )
+        return sorted(found)
+
+    def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT)
+        except KafkaException as error:
+            raise _unavailable(error) from None
+        return low, high
+
+
+class StreamReader(Topics):
+    """Reads topics partition by partition.
+
+    Args:
+        limit: at most so many offsets per partition and read; None for all there are.
+    """
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, settings: Settings, bootstrap: str, *, limit: int | None = None
+    ) -> None:
+        super().__init__(settings, bootstrap)
+        self.connection = connection
+        self.limit = limit
+        self._positions: dict[str, Offsets] = {}
 
     def plan(self, table: Table, state: dict[str, Any], *, full: bool) -> Plan:
         """Fix, per partition, where to start and where to stop. A gap left by retention fails loudly."""
@@ -117,15 +153,6 @@ class StreamReader:
             cursor_from=_text(table, committed) or None,
             bounds={"stop": stop},
         )
-
-    def unread(self, table: Table, state: dict[str, Any]) -> int:
-        """How many messages lie beyond the committed offsets, as far as the watermarks tell."""
-        committed = offsets_of(table, state)
-        waiting = 0
-        for topic, partition in self._partitions(table, {}):
-            low, high = self._watermarks(topic, partition)
-            waiting += abs(high - committed.get((topic, partition), low))  # behind as well: the plan will refuse it
-        return waiting
 
     def chunks(self, table: Table, plan: Plan) -> Iterator[str]:
         """Arrow relations of at most CHUNK_MESSAGES messages, or about CHUNK_BYTES."""
@@ -171,7 +198,7 @@ class StreamReader:
                         kept="everything landed before; no offset was committed",
                         todo="check the broker, then run `warehouse ingest stream` again",
                     )
-                each, offset = (message.topic(), message.partition()), message.offset()
+                each, offset = _place(message)
                 if offset < stop[each]:
                     pending.append(message)
                     positions[each] = offset + 1
@@ -182,30 +209,6 @@ class StreamReader:
         self._consumer.unassign()
         if pending:
             yield _arrow(pending)
-
-    def _partitions(self, table: Table, committed: Offsets) -> list[tuple[str, int]]:
-        """Every partition of every topic of the table. Raises LoadIncomplete when one that was read is gone."""
-        found = [
-            (name, partition)
-            for name, topic in self.topics.items()
-            if (re.match(table.origin, name) if table.origin.startswith("^") else name == table.origin)
-            for partition in topic.partitions
-        ]
-        if gone := sorted(committed.keys() - set(found)):
-            topic, partition = gone[0]
-            raise LoadIncomplete(
-                f"{topic} partition {partition} is gone: the topic was removed, or made anew with fewer partitions",
-                kept="everything landed before",
-                todo="if it is meant, `warehouse ingest stream --full` reads what there is from its beginning",
-            )
-        return sorted(found)
-
-    def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
-        try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT)
-        except KafkaException as error:
-            raise _unavailable(error) from None
-        return low, high
 
     def _only_markers_left(self, positions: Offsets, stop: Offsets) -> bool:
         """Markers of transactions and compacted messages have offsets but are never delivered."""
@@ -237,6 +240,13 @@ def _name(table: Table, each: tuple[str, int]) -> str:
     """A partition in the state: its number, and its topic where the table is not of one topic."""
     topic, partition = each
     return str(partition) if topic == table.origin else f"{topic}/{partition}"
+
+
+def _place(message: Message) -> tuple[tuple[str, int], int]:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    if topic is None or partition is None or offset is None:
+        raise TypeError("a message without a place is an error")
+    return (topic, partition), offset
 
 
 def _arrow(messages: list[Message]) -> pa.Table:
