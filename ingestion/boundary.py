@@ -97,6 +97,7 @@ class Boundary:
         unknown: expression: how many undeclared keys the row holds.
         payload: expression: a tokenised JSON rendering for the quarantine.
         vault: what goes to the vault.
+        subject: expression: whose row it is, or null.
     """
 
     landed: tuple[tuple[str, str], ...]
@@ -104,6 +105,7 @@ class Boundary:
     unknown: str
     payload: str
     vault: tuple[VaultRule, ...]
+    subject: str
 
 
 def install(connection: duckdb.DuckDBPyConnection, key: bytes) -> None:
@@ -128,7 +130,7 @@ def _flat_boundary(table: Table) -> Boundary:
     vault: list[VaultRule] = []
     for column in table.columns:
         value = f'"{column.name}"'
-        landed.extend(_leaf_parts(column, f"{value}::varchar", typed=value))
+        landed.extend(leaf_parts(column, f"{value}::varchar", typed=value))
         if column.name in table.key or column.required:
             reasons.append(f"when {value} is null then 'missing: {column.name}'")
         if column.data_class not in TOKEN_CLASSES | {"pan", "forbidden"} and column.sql_type != "varchar":
@@ -145,6 +147,7 @@ def _flat_boundary(table: Table) -> Boundary:
         unknown="0",
         payload=f"json_object({tokens_only})",
         vault=tuple(vault),
+        subject=f'"{table.subject}"::varchar' if table.subject else "null::varchar",
     )
 
 
@@ -180,10 +183,11 @@ def _document_boundary(table: Table) -> Boundary:
         unknown="len(regexp_extract_all(document::varchar, '\"value_token\":'))",
         payload="json_object('document', pseudonymise('quarantine', doc))",
         vault=tuple(_node_vault_rules(table.document, "doc", "$")),
+        subject=f"json_extract_string(doc, '$.{table.subject}')" if table.subject else "null::varchar",
     )
 
 
-def _leaf_parts(leaf: Leaf, text: str, *, typed: str | None = None) -> list[tuple[str, str]]:
+def leaf_parts(leaf: Leaf, text: str, *, typed: str | None = None) -> list[tuple[str, str]]:
     """What a value lands as: (name, expression). `text` is its text form, `typed` the column of a flat table."""
     if leaf.data_class == "forbidden":
         return []
@@ -258,7 +262,7 @@ def _node_sql(node: Node, value: str, *, depth: int) -> list[tuple[str, str]]:
     if node.map_key is not None:
         return [(node.name, _when_type(value, "OBJECT", _map_sql(value, node.map_key, depth)))]
     if node.leaf.data_class in TOKEN_CLASSES or node.leaf.data_class in {"pan", "forbidden"}:
-        return _leaf_parts(node.leaf, f"({value} ->> '$')")
+        return leaf_parts(node.leaf, f"({value} ->> '$')")
     return [(node.name, f"plain({value})")]
 
 

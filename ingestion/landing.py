@@ -15,10 +15,12 @@ from pathlib import Path
 
 import duckdb
 
-from ingestion.boundary import compile_boundary
+from ingestion.boundary import Boundary, compile_boundary
 from ingestion.lake import Lake, write_part
 from ingestion.schema import Table
-from ingestion.sources import Plan
+from ingestion.shapes import compile_shape
+from ingestion.sources import Chunk, Piece, Plan
+from ingestion.verbatim import MAX_SKELETONS, SKELETON_SQL, is_clean, verbatim_boundary
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.settings import CATALOG
 from warehouse.privacy.vault import ENTRY_COLUMNS
@@ -28,6 +30,7 @@ DELETE_STOP_ROWS = 100
 """A comparison that would delete more than this share of a table, and more than this many rows, is refused."""
 
 _FITS = "where reason is null"
+_VAULT_TYPE = "struct(path varchar, token varchar, value varchar)[]"
 
 
 @dataclass
@@ -77,6 +80,8 @@ class TableLanding:
         self.load_id = load_id
         self.landed_at = landed_at
         self.boundary = compile_boundary(table)
+        self._vaulted = bool(self.boundary.vault)
+        self._verbatim = verbatim_boundary(table, self.boundary)
         self.plan = plan
         self.counts = Counts(source_rows=plan.source_rows)
         self._raw = f"{CATALOG}.{table.qualified}"
@@ -88,27 +93,30 @@ class TableLanding:
         self._first = not self._one(f"select count(*) from (select 1 from {self._raw} limit 1)")
         self._streams = self._first and plan.unique_keys and not table.is_document and not self.boundary.vault
 
-    def add(self, relation: str) -> None:
-        """Take one chunk. `relation` is SQL: the source's columns, or position columns with `doc` and `problem`."""
-        if self._streams:
-            self._stream(relation)
+    def add(self, chunk: str | Chunk) -> None:
+        """Take one chunk: pieces, or SQL of the source's columns or of position columns with `doc` and `problem`."""
+        if isinstance(chunk, Chunk):
+            self._compare([self._treated_piece(piece) for piece in chunk.pieces])
+        elif self.table.is_document:
+            self._compare(self._treated_documents(chunk))
+        elif self._streams:
+            self._stream(chunk)
         else:
-            self._compare(relation)
+            self._compare([self._treated(self.boundary, f"({chunk})", keep=self._vaulted)])
 
     def _stream(self, relation: str) -> None:
         """Straight into the lake; what did not fit is read once more, in the same snapshot."""
-        landed = self._write(f"{self._versions_sql()} from ({self._treated_sql(relation)}) as checked {_FITS}")
+        checked = self._checked_sql([self._treated(self.boundary, f"({relation})", keep=False)])
+        landed = self._write(f"{self._versions_sql()} from ({checked}) as checked {_FITS}")
         self.counts.landed_rows += landed
         self.counts.read_rows += landed
         if self.counts.read_rows < self.plan.source_rows:
-            self._compare(f"select * from ({relation}) where {self.boundary.reason} is not null")
+            misfits = f"(select * from ({relation}) where {self.boundary.reason} is not null)"
+            self._compare([self._treated(self.boundary, misfits, keep=False)])
 
-    def _compare(self, relation: str) -> None:
+    def _compare(self, treated: list[str]) -> None:
         """Through a temporary table, against what has landed."""
-        if self.table.is_document:  # its columns are read many times each
-            self.connection.execute(f"create or replace temp table incoming as {relation}")
-            relation = "from incoming"
-        self.connection.execute(f"create or replace temp table checked as {self._treated_sql(relation)}")
+        self.connection.execute(f"create or replace temp table checked as {self._checked_sql(treated)}")
         if not self.plan.unique_keys and not self.table.is_document:
             self._refuse_duplicates()
         self._count()
@@ -118,22 +126,10 @@ class TableLanding:
         self.connection.execute(f"insert into seen_keys select {self._keys} from checked")
         self.connection.execute("drop table if exists incoming")
 
-    def _treated_sql(self, relation: str) -> str:
-        landed = ", ".join(f'{sql} as "{name}"' for name, sql in self.boundary.landed)
-        vault = ", ".join(
-            f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}"
-            for rule in self.boundary.vault
-        )
-        kept = f"[{vault}] as vault, {self._subject_sql()} as subject," if vault else ""
+    def _checked_sql(self, treated: list[str]) -> str:
         return f"""
-            with treated as (
-                select
-                    {landed},
-                    {self.boundary.reason} as reason, {kept}
-                    case when reason is not null then {self.boundary.payload} end as payload
-                from ({relation})
-            )
-            select *, {self._hash_sql()} as _row_hash, {self.boundary.unknown} as unknown from treated
+            with treated as ({" union all ".join(treated)})
+            select *, {self._hash_sql()} as _row_hash from treated
         """
 
     def _hash_sql(self) -> str:
@@ -171,13 +167,17 @@ class TableLanding:
         self.connection.execute("drop table seen_keys")
         self.connection.execute("alter table source_keys rename to seen_keys")
 
-    def mark_deleted(self, *, accept: bool) -> None:
-        """Land a closing version of every row that the source no longer has. Call after a complete comparison only.
+    def mark_deleted(self, *, accept: bool, among: str | None = None) -> None:
+        """Land a closing version of every row that the source no longer has.
+
+        Call it after a complete comparison, or with `among`, a relation of keys: then only these were looked for.
 
         Raises LoadIncomplete when too much would be deleted and `accept` was not said.
         """
         rows = self._one(f"select count(*) from {self._raw} where _deleted_at is null")
         missing = f"from {self._raw} as raw anti join seen_keys using ({self._keys}) where raw._deleted_at is null"
+        if among is not None:
+            missing = missing.replace("where", f"semi join {among} using ({self._keys}) where")
         deleted = self._one(f"select count(*) {missing}")
         if not deleted:
             return
@@ -266,12 +266,52 @@ class TableLanding:
             from checked where reason is not null
         """)
 
-    def _subject_sql(self) -> str:
-        if self.table.subject is None:
-            return "null::varchar"
-        if self.table.is_document:
-            return f"json_extract_string(doc, '$.{self.table.subject}')"
-        return f'"{self.table.subject}"::varchar'
+    def _treated_documents(self, relation: str) -> list[str]:
+        """Clean documents land as they came, the others are rebuilt."""
+        self.connection.execute(
+            f"create or replace temp table incoming as select *, {SKELETON_SQL} as skeleton from ({relation})"
+        )
+        found = self.connection.execute(
+            f"select skeleton from incoming group by skeleton order by count(*) desc limit {MAX_SKELETONS}"
+        ).fetchall()
+        clean = [skeleton for (skeleton,) in found if skeleton is not None and is_clean(self.table, skeleton)]
+        if len(clean) == len(found) < MAX_SKELETONS:
+            return [self._treated(self._verbatim, "incoming")]
+        self.connection.execute(
+            "create or replace temp table clean_skeletons as select unnest($clean::varchar[]) as skeleton",
+            {"clean": clean},
+        )
+        return [
+            self._treated(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))"),
+            self._treated(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))"),
+        ]
+
+    def _treated_piece(self, piece: Piece) -> str:
+        if piece.shape is None:
+            return self._treated(self.boundary, f"({piece.relation})")
+        boundary = compile_shape(self.table, piece.shape)
+        if boundary is None:
+            raise ValueError(f"{self.table.origin}: a shape without a boundary of its own")
+        return self._treated(boundary, f"({piece.relation})")
+
+    @staticmethod
+    def _treated(boundary: Boundary, relation: str, *, keep: bool = True) -> str:
+        """The rows of a relation after their treatment, with the outcome of their checks; `keep` what the vault gets."""
+        landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
+        vault = ", ".join(
+            f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}"
+            for rule in boundary.vault
+        )
+        kept = f"[{vault}]::{_VAULT_TYPE} as vault, {boundary.subject} as subject," if keep else ""
+        return f"""
+            select *, {boundary.unknown} as unknown from (
+                select
+                    {landed},
+                    {boundary.reason} as reason, {kept}
+                    case when reason is not null then {boundary.payload} end as payload
+                from {relation}
+            )
+        """
 
     def _on(self, alias: str, other: str = "raw") -> str:
         return " and ".join(f'{other}."{key}" = {alias}."{key}"' for key in self.table.key)

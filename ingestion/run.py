@@ -7,7 +7,7 @@ next run reads again from the last committed cursor and lands nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -31,7 +31,24 @@ from warehouse.core.settings import CATALOG, Settings
 from warehouse.privacy import vault
 from warehouse.privacy.tokens import token_key
 
+AnyReader = OltpReader | MongoReader | StreamReader
+
 LIVE_SOURCES: tuple[SourceName, ...] = ("oltp", "mongodb", "stream")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A load of part of a source: a micro-batch.
+
+    Attributes:
+        reader: makes the reader, in place of the source's own.
+        tables: raw names of the tables to read; None for all. The state of the others stays as it is.
+        state: kept in the source's state beside the tables, committed with the load.
+    """
+
+    reader: Callable[[duckdb.DuckDBPyConnection], AnyReader] | None = None
+    tables: frozenset[str] | None = None
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -96,6 +113,7 @@ def ingest(
     full: bool = False,
     accept_deletes: bool = False,
     reconcile_keys: bool = False,
+    part: Part = Part(),  # immutable
     progress: Progress = silent,
 ) -> IngestReport:
     """Land what is new at the sources. The caller holds the writer's lock.
@@ -105,6 +123,7 @@ def ingest(
         accept_deletes: let a comparison delete more than the threshold.
         reconcile_keys: of tables that are read by cursor, compare all keys too: what is gone at the source is marked
             as deleted, and what never landed is an alert.
+        part: with one source: what of it to read, and how.
 
     Raises:
         WarehouseError: of the first source that failed; the others have landed all the same.
@@ -121,7 +140,16 @@ def ingest(
             try:
                 report.sources.append(
                     _ingest_source(
-                        connection, settings, endpoints, source, run_id, full, accept_deletes, reconcile_keys, progress
+                        connection,
+                        settings,
+                        endpoints,
+                        source,
+                        run_id,
+                        full,
+                        accept_deletes,
+                        reconcile_keys,
+                        part,
+                        progress,
                     )
                 )
             except WarehouseError as error:
@@ -145,23 +173,25 @@ def _ingest_source(
     full: bool,
     accept_deletes: bool,
     reconcile_keys: bool,
+    part: Part,
     progress: Progress,
 ) -> SourceReport:
     started = datetime.now(UTC)
     lake = Lake(settings)
     drain_pending(connection, settings, source, progress)
     state = read_state(connection, settings, source)
-    pinned = list(tables(source).values())
+    pinned = [table for name, table in tables(source).items() if part.tables is None or name in part.tables]
     load_id = f"{started:%Y%m%dT%H%M%S%f}Z"
     report = SourceReport(source)
     loads: list[manifest.TableLoad] = []
-    new_state: dict[str, Any] = {}
+    new_state: dict[str, Any] = {**state, **part.state}
     for table in pinned:
         lake.discard_unsealed(source, table.name)
     connection.execute("truncate pending_vault")
     connection.execute("truncate pending_quarantine")
 
-    with _reader(connection, settings, endpoints, source) as reader:
+    made = part.reader(connection) if part.reader else _reader(connection, settings, endpoints, source)
+    with made as reader:
         report.alerts = reader.check_shape(pinned)
         for table in pinned:
             loads.append(
@@ -201,7 +231,7 @@ def _ingest_source(
 def _land_table(
     connection: duckdb.DuckDBPyConnection,
     lake: Lake,
-    reader: OltpReader | MongoReader | StreamReader,
+    reader: AnyReader,
     table: Table,
     state: dict[str, Any],
     load_id: str,
@@ -220,6 +250,8 @@ def _land_table(
         target.mark_deleted(accept=accept_deletes)
     if plan.mode == "compare":
         target.mark_deleted(accept=accept_deletes)
+    elif plan.mode == "changes":
+        target.mark_deleted(accept=True, among=plan.bounds["keys"])
     counts = target.finish()
     new_state[table.name] = reader.advanced(table, plan)
     counts.cursor_to = _cursor_text(new_state[table.name])
@@ -228,7 +260,7 @@ def _land_table(
 
 def _reader(
     connection: duckdb.DuckDBPyConnection, settings: Settings, endpoints: Endpoints, source: SourceName
-) -> OltpReader | MongoReader | StreamReader:
+) -> AnyReader:
     address = {
         "oltp": endpoints.postgres_uri,
         "mongodb": endpoints.mongodb_uri,

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ingestion.schema import Table
+from ingestion.shapes import Shape
 
-Mode = Literal["compare", "incremental", "offsets"]
+Mode = Literal["compare", "incremental", "offsets", "changes"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Plan:
 
     Attributes:
         mode: `compare` reads all of it and finds deletions; `incremental` reads from the cursor on, minus the lag;
-            `offsets` reads a topic from the committed offsets to the high watermarks seen at the start.
+            `offsets` reads a topic from the committed offsets to the high watermarks seen at the start;
+            `changes` reads given rows (`bounds["keys"]`: a relation of their keys), those not found are deleted.
         source_rows: what the source itself counts for exactly this read.
         cursor_from: where it starts, as text; None from the beginning.
         bounds: what the reader needs to read it.
@@ -34,6 +36,25 @@ class Plan:
     unique_keys: bool = False
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Part of a chunk: rows of one relation.
+
+    With a shape, the relation has a column per value of a document (see `ingestion.shapes`); without one, the columns
+    that `ingestion.boundary.compile_boundary` names.
+    """
+
+    relation: str
+    shape: Shape | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that land together."""
+
+    pieces: tuple[Piece, ...]
+
+
 class Reader(Protocol):
     """What every source can do. A context manager: inside, reads are of one snapshot where the source has one."""
 
@@ -45,8 +66,8 @@ class Reader(Protocol):
         """Decide how to read `table`, given what the last run left in `state`."""
         ...
 
-    def chunks(self, table: Table, plan: Plan) -> Iterator[str]:
-        """Relations (SQL) of incoming rows, each to be consumed before the next is asked for."""
+    def chunks(self, table: Table, plan: Plan) -> Iterator[str | Chunk]:
+        """Incoming rows, each chunk (SQL of one relation, or pieces) to be consumed before the next is asked for."""
         ...
 
     def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:

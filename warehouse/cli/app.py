@@ -157,9 +157,17 @@ def ingest(
     reconcile_keys: Annotated[
         bool, typer.Option("--reconcile-keys", help="Compare all keys of large tables: finds deletions.")
     ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Go on landing what MongoDB and Kafka tell, in micro-batches."),
+    ] = False,
+    max_batches: Annotated[int | None, typer.Option(min=1, help="With --follow: stop after so many.")] = None,
     json_: Json = False,
 ) -> None:
     """Land what is new into the lake and raw_*, through the privacy boundary."""
+    if follow:
+        _follow(source, full, max_batches, json_)
+        return
     with console.errors(json_):
         from ingestion.run import LIVE_SOURCES
         from ingestion.run import ingest as run
@@ -192,6 +200,33 @@ def ingest(
                 for name, counts in item.tables.items()
             ]  # fmt: skip
             console.print_table(None, ("table", "read", "new", "unchanged", "deleted", "quarantined"), rows)
+
+
+def _follow(source: list[SourceChoice] | None, full: bool, max_batches: int | None, json_: bool) -> None:
+    with console.errors(json_):
+        from ingestion.follow import FOLLOWED
+        from ingestion.follow import follow as run
+        from ingestion.run import LIVE_SOURCES
+        from warehouse import servers
+        from warehouse.report import RunReport
+
+        settings = _settings()
+        chosen = tuple(name for name in LIVE_SOURCES if name in {choice.value for choice in source or ()}) or FOLLOWED
+        with console.progress(quiet=json_) as progress:
+            report = run(
+                settings,
+                servers.resolve(settings),
+                new_run_id=lambda: RunReport.start().run_id,
+                sources=chosen,
+                full=full,
+                max_batches=max_batches,
+                progress=progress,
+            )
+        if json_:
+            console.print_json(report.to_dict())
+        else:
+            landed = ", ".join(f"{rows:,} of {name}" for name, rows in report.landed.items())
+            console.out.print(f"{report.batches} batches landed: {landed or 'nothing'}")
 
 
 @app.command()

@@ -1,38 +1,62 @@
-"""MongoDB in raw batches, from one snapshot of the replica set.
+"""MongoDB in raw batches, each collection from one snapshot of the replica set.
 
-A document becomes JSON text once, without loss that matters downstream: ObjectId, Decimal128 and dates as text,
-numbers as numbers. A value that JSON cannot carry exactly is a problem of that row, not of the run.
+Documents that share their structure with others are read as columns (`columns`); the others become JSON text one at
+a time, by the same rules. A value that JSON cannot carry is a problem of that row, not of the run.
+
+| BSON | lands as |
+| --- | --- |
+| double, int32, int64 | number: a double always has a point or an exponent, an integer never |
+| NaN and infinite doubles | text: `NaN`, `Infinity`, `-Infinity` |
+| Decimal128, ObjectId | text, every digit kept |
+| date | text, ISO 8601 in UTC; outside the years 1 to 9999: text, `<milliseconds since 1970>ms` |
+| text, boolean, null | as they are; a NUL stays a NUL |
+| binary, regular expression, timestamp, other | the document is quarantined |
+
+One collection is one snapshot. The server keeps what a snapshot needs for `minSnapshotHistoryWindowInSeconds` (300 by
+default): a collection that takes longer to read fails with the name of that parameter, and nothing of it lands.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import bson
 import duckdb
 import orjson
 import pyarrow as pa
-from bson.codec_options import CodecOptions
-from bson.raw_bson import RawBSONDocument
+import pyarrow.compute as pc
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure, PyMongoError
 
 from ingestion.schema import Table
-from ingestion.sources import Plan
+from ingestion.shapes import Shape, compile_shape, cursor_column
+from ingestion.sources import Chunk, Piece, Plan
+from ingestion.sources.ahead import ReadAhead
+from ingestion.sources.mongodb.columns import Block, Walked
 from warehouse.core.errors import SchemaDrift, SourceUnavailable
 from warehouse.core.settings import Settings
 
 DATABASE = "stripe_nosql"
-CHUNK_DOCUMENTS = 50_000
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 32 * 2**20
+"""Batches of BSON are read together up to about this size; the server sends at most 16 MB at once."""
 _VIEW = "mongodb_chunk"
 _SCHEMA = pa.schema([("_id", pa.string()), ("cursor_at", pa.string()), ("doc", pa.string()), ("problem", pa.string())])
-_RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
-_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC, unicode_decode_error_handler="strict")
+_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True, tzinfo=UTC, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
+_LENIENT = _CODEC.with_options(unicode_decode_error_handler="replace")
+_ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_SNAPSHOT_GONE = frozenset({239, 246})
+"""SnapshotTooOld, SnapshotUnavailable."""
+
+_Row: TypeAlias = tuple[str | None, str | None, str | None, str | None]
 
 
 class MongoReader:
@@ -42,32 +66,19 @@ class MongoReader:
         self.connection = connection
         self.settings = settings
         self._uri = uri
+        self._session: ClientSession | None = None
         self._newest: dict[str, datetime] = {}
+        self._newest_text: dict[str, str] = {}
 
     def __enter__(self) -> MongoReader:
-        self._client: MongoClient[dict[str, Any]] = MongoClient(self._uri, serverSelectionTimeoutMS=10_000)
-        try:
-            self._database = self._client[DATABASE]
-            self.collections = set(self._database.list_collection_names())
-            self._session: ClientSession = self._client.start_session(snapshot=True)
-        except OperationFailure:
-            self._client.close()
-            raise SourceUnavailable(
-                "MongoDB refused the credentials",
-                kept="everything landed before; the published warehouse stays readable",
-                todo="correct the user, password and authSource in MONGODB_URI",
-            ) from None
-        except PyMongoError as error:
-            self._client.close()
-            raise SourceUnavailable(
-                f"MongoDB does not answer ({type(error).__name__})",
-                kept="everything landed before; the published warehouse stays readable",
-                todo="start it (`warehouse sources up` for the embedded one) or correct MONGODB_URI",
-            ) from None
+        self._client = connect(self._uri)
+        self._database = self._client[DATABASE]
+        self.collections = set(self._database.list_collection_names())
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._session.end_session()
+        if self._session is not None:
+            self._session.end_session()
         self._client.close()
 
     def check_shape(self, tables: list[Table]) -> list[str]:
@@ -84,69 +95,190 @@ class MongoReader:
         return [f"collection {name} is not pinned and does not land" for name in extra]
 
     def plan(self, table: Table, state: dict[str, Any], *, full: bool) -> Plan:
-        """Compare small collections whole; read large ones by cursor."""
+        """Compare small collections whole; read large ones by cursor. Opens the collection's snapshot."""
+        self.open_snapshot()
         rows = self._count(table, {})
-        cursor = state.get("cursor")
-        if full or cursor is None or table.cursor is None or rows <= self.settings.compare_below_rows:
-            return Plan("compare", source_rows=rows, cursor_from=cursor)
-        since = datetime.fromisoformat(cursor) - timedelta(seconds=self.settings.cursor_lag_seconds)
-        # a comparison in MongoDB is of one type only: a cursor that is text or missing would never be read again
-        query = {"$or": [{table.cursor: {"$gte": since}}, {table.cursor: {"$not": {"$type": "date"}}}]}
-        return Plan("incremental", source_rows=self._count(table, query), cursor_from=cursor, bounds={"query": query})
+        cursor, cursor_text = state.get("cursor"), state.get("cursor_text")
+        started = cursor or cursor_text
+        if full or started is None or table.cursor is None or rows <= self.settings.compare_below_rows:
+            return Plan("compare", source_rows=rows, cursor_from=started)
+        query = since_query(table.cursor, cursor, cursor_text, timedelta(seconds=self.settings.cursor_lag_seconds))
+        return Plan(
+            "incremental",
+            source_rows=self._count(table, query),
+            cursor_from=started,
+            bounds={"query": query, "cursor": cursor, "cursor_text": cursor_text},
+        )
 
-    def chunks(self, table: Table, plan: Plan) -> Iterator[str]:
-        """Arrow relations of at most CHUNK_DOCUMENTS documents or about CHUNK_BYTES of JSON."""
-        path = tuple(table.cursor.split(".")) if table.cursor else ()
-        rows: list[tuple[str | None, str | None, str | None, str | None]] = []
+    def open_snapshot(self) -> None:
+        """From here on, reads are of one moment: the moment of the first of them."""
+        if self._session is not None:
+            self._session.end_session()
+        self._session = self._client.start_session(snapshot=True)
+
+    def chunks(self, table: Table, plan: Plan) -> Iterator[Chunk]:
+        """Chunks of about CHUNK_BYTES of BSON, and at least one batch of the server."""
+        with ReadAhead(self._walked(table, plan.bounds.get("query", {}))) as blocks:
+            for block, walked in blocks:
+                yield self._chunk(table, block, walked)
+
+    def _walked(self, table: Table, query: Mapping[str, Any]) -> Iterator[tuple[Block, Walked]]:
+        for batches in self._batches(table, query):
+            block = Block(batches)
+            yield block, block.walk(lambda shape: compile_shape(table, shape) is not None)
+
+    def _batches(self, table: Table, query: Mapping[str, Any]) -> Iterator[list[bytes]]:
+        batches: list[bytes] = []
         size = 0
-        for batch in self._database[table.origin].find_raw_batches(plan.bounds.get("query", {}), session=self._session):
-            for raw in bson.decode_iter(cast(bytes, batch), codec_options=_RAW):
-                row = self._row(table.name, raw, path)
-                rows.append(row)
-                size += len(row[2] or "")
-                if len(rows) >= CHUNK_DOCUMENTS or size >= CHUNK_BYTES:
-                    yield self._relation(rows)
-                    rows, size = [], 0
-        if rows:
-            yield self._relation(rows)
+        try:
+            for batch in self._database[table.origin].find_raw_batches(query, session=self._session):
+                batches.append(cast(bytes, batch))
+                size += len(batches[-1])
+                if size >= CHUNK_BYTES:
+                    yield batches
+                    batches, size = [], 0
+        except OperationFailure as error:
+            raise _read_failure(table, error) from None
+        if batches:
+            yield batches
 
     def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:
-        """The newest cursor value that was read."""
+        """The newest cursor values that were read: one for dates, one for texts that begin with a date."""
         newest = self._newest.get(table.name)
-        return {"cursor": newest.isoformat() if newest else plan.cursor_from}
+        state: dict[str, Any] = {"cursor": newest.isoformat() if newest else plan.bounds.get("cursor")}
+        text = self._newest_text.get(table.name, plan.bounds.get("cursor_text"))
+        return state if text is None else state | {"cursor_text": text}
 
-    def _row(
-        self, table: str, raw: RawBSONDocument, cursor: tuple[str, ...]
-    ) -> tuple[str | None, str | None, str | None, str | None]:
+    def _chunk(self, table: Table, block: Block, walked: Walked) -> Chunk:
+        pieces = []
+        for number, columns in enumerate(walked.columns):
+            name = f"{_VIEW}_{number}"
+            self.connection.register(name, columns.table)
+            self._advance(table, columns.shape, columns.table)
+            pieces.append(Piece(f"select * from {name}", columns.shape))
+        if walked.left:
+            path = tuple(table.cursor.split(".")) if table.cursor else ()
+            rows = [self._row(table.name, block.document(number), path) for number in walked.left]
+            pieces.append(Piece(self._relation(rows)))
+        return Chunk(tuple(pieces))
+
+    def _advance(self, table: Table, shape: Shape, columns: pa.Table) -> None:
+        found = cursor_column(table, shape)
+        if found is None:
+            return
+        column, kind = found
+        if kind == "date":
+            self._see(table.name, pc.max(columns[column].cast(pa.timestamp("us", tz="UTC"))).as_py())
+        else:
+            texts = columns[column].cast(pa.string())
+            self._see(table.name, pc.max(texts.filter(pc.match_substring_regex(texts, _ISO_DATE))).as_py())
+
+    def _see(self, table: str, value: object) -> None:
+        """Remember the newest cursor."""
+        if isinstance(value, datetime):
+            self._newest[table] = max(self._newest.get(table, value), value)
+        elif isinstance(value, str) and re.match(_ISO_DATE, value):
+            self._newest_text[table] = max(self._newest_text.get(table, value), value)
+
+    def _row(self, table: str, raw: bytes, cursor: tuple[str, ...]) -> _Row:
         try:
-            document = bson.decode(raw.raw, codec_options=_CODEC)
+            document = bson.decode(raw, codec_options=_CODEC)
         except (bson.errors.InvalidBSON, ValueError):
-            return str(raw.get("_id")), None, None, "undecodable document"
+            return _position(raw), None, None, "undecodable document"
         value: Any = document
         for step in cursor:
             value = value.get(step) if isinstance(value, dict) else None
-        if isinstance(value, datetime) and value > self._newest.get(table, datetime.min.replace(tzinfo=UTC)):
-            self._newest[table] = value
+        self._see(table, value)
         cursor_at = _json_text(value) if isinstance(value, datetime) else (value if isinstance(value, str) else None)
         try:
-            text = orjson.dumps(
-                _exact(document), default=_json_text, option=orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
-            ).decode()
-        except (TypeError, ValueError, orjson.JSONEncodeError):
+            text = orjson.dumps(_exact(document), default=_json_text, option=orjson.OPT_UTC_Z).decode()
+        except (TypeError, ValueError):
             return str(document.get("_id")), cursor_at, None, "a value has no JSON form"
         return str(document.get("_id")), cursor_at, text, None
 
-    def _relation(self, rows: list[tuple[str | None, str | None, str | None, str | None]]) -> str:
+    def _relation(self, rows: list[_Row]) -> str:
         columns = list(zip(*rows, strict=True))
         table = pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=_SCHEMA)
         self.connection.register(_VIEW, table)
         return f"select * from {_VIEW}"
 
-    def _count(self, table: Table, query: dict[str, Any]) -> int:
+    def _count(self, table: Table, query: Mapping[str, Any]) -> int:
         pipeline: list[dict[str, Any]] = [{"$match": query}, {"$count": "n"}]
         for found in self._database[table.origin].aggregate(pipeline, session=self._session):
             return int(found["n"])
         return 0
+
+
+def connect(uri: str) -> MongoClient[dict[str, Any]]:
+    """A client that has been let in. Raises SourceUnavailable; messages carry no credentials."""
+    client: MongoClient[dict[str, Any]] = MongoClient(uri, serverSelectionTimeoutMS=10_000)
+    try:
+        client[DATABASE].list_collection_names()
+    except OperationFailure:
+        client.close()
+        raise SourceUnavailable(
+            "MongoDB refused the credentials",
+            kept="everything landed before; the published warehouse stays readable",
+            todo="correct the user, password and authSource in MONGODB_URI",
+        ) from None
+    except PyMongoError as error:
+        client.close()
+        raise SourceUnavailable(
+            f"MongoDB does not answer ({type(error).__name__})",
+            kept="everything landed before; the published warehouse stays readable",
+            todo="start it (`warehouse sources up` for the embedded one) or correct MONGODB_URI",
+        ) from None
+    return client
+
+
+def since_query(path: str, cursor: str | None, cursor_text: str | None, lag: timedelta) -> dict[str, Any]:
+    """Documents whose cursor is at most `lag` older than the newest read.
+
+    A comparison in MongoDB is of one type only, so dates and texts are asked for separately; whatever is neither a
+    date nor a text that begins with one is read every time, or it would never be read again.
+    """
+    wanted: list[dict[str, Any]] = [
+        {path: {"$not": {"$type": ["date", "string"]}}},
+        {path: {"$type": "string", "$not": {"$regex": _ISO_DATE}}},
+    ]
+    wanted.append(
+        {path: {"$type": "date"}} if cursor is None else {path: {"$gte": datetime.fromisoformat(cursor) - lag}}
+    )
+    day = _day(cursor_text, lag)
+    # texts of one day may be written in several ways: from the beginning of the lagged day on, all are read
+    wanted.append({path: {"$type": "string"}} if day is None else {path: {"$gte": day}})
+    return {"$or": wanted}
+
+
+def _day(text: str | None, lag: timedelta) -> str | None:
+    """The day `lag` before `text`, and one more for its zone; None when it is no date."""
+    try:
+        return (datetime.fromisoformat(text[:10]) - lag - timedelta(days=1)).date().isoformat() if text else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _read_failure(table: Table, error: OperationFailure) -> SourceUnavailable:
+    kept = "everything landed before; nothing of this run's MongoDB load was kept"
+    if error.code in _SNAPSHOT_GONE:
+        return SourceUnavailable(
+            f"MongoDB gave up the snapshot of {table.origin} before it was read",
+            kept=kept,
+            todo="raise the server parameter minSnapshotHistoryWindowInSeconds (300 by default), then run this again",
+        )
+    return SourceUnavailable(
+        f"MongoDB stopped delivering {table.origin} (code {error.code})",
+        kept=kept,
+        todo="check the server, then run `warehouse ingest mongodb` again",
+    )
+
+
+def _position(raw: bytes) -> str | None:
+    """The `_id` of a document that cannot be decoded as a whole."""
+    try:
+        return str(bson.decode(raw, codec_options=_LENIENT).get("_id"))
+    except (bson.errors.InvalidBSON, ValueError):
+        return None
 
 
 def _exact(value: Any) -> Any:
@@ -162,7 +294,9 @@ def _exact(value: Any) -> Any:
 
 def _json_text(value: Any) -> str:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, DatetimeMS):
+        return f"{int(value)}ms"
     if isinstance(value, bson.ObjectId | bson.Decimal128 | bson.Int64):
         return str(value)
     raise TypeError(type(value).__name__)

@@ -1,5 +1,5 @@
 """Kafka topics."""
 
-from ingestion.sources.stream.reader import StreamReader
+from ingestion.sources.stream.reader import StreamReader, Topics
 
-__all__ = ["StreamReader"]
+__all__ = ["StreamReader", "Topics"]

@@ -1,14 +1,15 @@
 """Kafka, in bounded batches: from the committed offsets to the high watermarks seen at the start.
 
 Offsets are ours, stored with the load they belong to; the broker's consumer groups are not used, so a crash can
-neither skip nor repeat a committed message.
+neither skip nor repeat a committed message, and what other members of a group do is of no account. A partition that is
+new, and a topic that is new and matches a pinned pattern (a name that begins with `^`), is read from its beginning.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -16,12 +17,16 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaException, M
 
 from ingestion.schema import Table
 from ingestion.sources import Plan
+from ingestion.sources.ahead import ReadAhead
 from warehouse.core.errors import LoadIncomplete, SchemaDrift, SourceUnavailable
 from warehouse.core.kafka import client_config
 from warehouse.core.settings import Settings
 
 CHUNK_MESSAGES = 100_000
+CHUNK_BYTES = 64 * 2**20
 _BATCH = 10_000
+_ROWS_PER_BATCH = 12_288
+"""DuckDB gives each of its threads whole Arrow batches."""
 _TIMEOUT = 10.0
 _VIEW = "stream_chunk"
 _SCHEMA = pa.schema(
@@ -36,35 +41,31 @@ _SCHEMA = pa.schema(
     ]
 )
 
+Offsets = dict[tuple[str, int], int]
+"""(topic, partition) → offset of the next message."""
 
-class StreamReader:
-    """Reads topics partition by partition."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, settings: Settings, bootstrap: str) -> None:
-        self.connection = connection
-        self.settings = settings
+class Topics:
+    """What the broker has: topics, partitions, watermarks. A context manager."""
+
+    def __init__(self, settings: Settings, bootstrap: str) -> None:
         self._config = consumer_config(settings, bootstrap)
-        self._positions: dict[str, dict[str, int]] = {}
 
-    def __enter__(self) -> StreamReader:
+    def __enter__(self) -> Self:
         self._consumer = Consumer(self._config)
         try:
             self.topics = self._consumer.list_topics(timeout=_TIMEOUT).topics
         except KafkaException as error:
             self._consumer.close()
-            raise SourceUnavailable(
-                f"Kafka does not answer ({error.args[0].name()})",
-                kept="everything landed before; the published warehouse stays readable",
-                todo="start it (`warehouse sources up` for the embedded one) or correct KAFKA_BOOTSTRAP",
-            ) from None
+            raise _unavailable(error) from None
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._consumer.close()
 
     def check_shape(self, tables: list[Table]) -> list[str]:
-        """Every pinned topic must exist."""
-        missing = [table.origin for table in tables if table.origin not in self.topics]
+        """Every pinned topic must exist; a pattern may match nothing yet."""
+        missing = [t.origin for t in tables if not t.origin.startswith("^") and t.origin not in self.topics]
         if missing:
             raise SchemaDrift(
                 f"Kafka has no topic {', '.join(missing)}",
@@ -73,50 +74,116 @@ class StreamReader:
             )
         return []
 
+    def unread(self, table: Table, state: dict[str, Any]) -> int:
+        """How many messages lie beyond the committed offsets, as far as the watermarks tell."""
+        committed = offsets_of(table, state)
+        waiting = 0
+        for topic, partition in self._partitions(table, committed):
+            low, high = self._watermarks(topic, partition)
+            waiting += abs(high - committed.get((topic, partition), low))  # behind as well: the plan will refuse it
+        return waiting
+
+    def _partitions(self, table: Table, committed: Offsets) -> list[tuple[str, int]]:
+        """Every partition of every topic of the table. Raises LoadIncomplete when one that was read is gone."""
+        found = [
+            (name, partition)
+            for name, topic in self.topics.items()
+            if (re.match(table.origin, name) if table.origin.startswith("^") else name == table.origin)
+            for partition in topic.partitions
+        ]
+        if gone := sorted(committed.keys() - set(found)):
+            topic, partition = gone[0]
+            raise LoadIncomplete(
+                f"{topic} partition {partition} is gone: the topic was removed, or made anew with fewer partitions",
+                kept="everything landed before",
+                todo="if it is meant, `warehouse ingest stream --full` reads what there is from its beginning",
+            )
+        return sorted(found)
+
+    def _watermarks(self, topic: str, partition: int) -> tuple[int, int]:
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT)
+        except KafkaException as error:
+            raise _unavailable(error) from None
+        return low, high
+
+
+class StreamReader(Topics):
+    """Reads topics partition by partition.
+
+    Args:
+        limit: at most so many offsets per partition and read; None for all there are.
+    """
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, settings: Settings, bootstrap: str, *, limit: int | None = None
+    ) -> None:
+        super().__init__(settings, bootstrap)
+        self.connection = connection
+        self.limit = limit
+        self._positions: dict[str, Offsets] = {}
+
     def plan(self, table: Table, state: dict[str, Any], *, full: bool) -> Plan:
         """Fix, per partition, where to start and where to stop. A gap left by retention fails loudly."""
-        committed: dict[str, int] = {} if full else dict(state.get("offsets", {}))
-        start, stop = {}, {}
-        for partition in sorted(self.topics[table.origin].partitions):
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(table.origin, partition), timeout=_TIMEOUT)
-            position = committed.get(str(partition), low)
-            if position < low and str(partition) in committed:
+        committed: Offsets = {} if full else offsets_of(table, state)
+        start: Offsets = {}
+        stop: Offsets = {}
+        for topic, partition in self._partitions(table, committed):
+            low, high = self._watermarks(topic, partition)
+            position = committed.get((topic, partition), low)
+            if position < low:
                 raise LoadIncomplete(
-                    f"Kafka dropped messages {position} to {low - 1} of {table.origin} partition {partition} unread",
+                    f"Kafka dropped messages {position} to {low - 1} of {topic} partition {partition} unread",
                     kept="everything landed before",
                     todo="recover them elsewhere; `warehouse ingest stream --full` goes on from what is left",
                 )
             if position > high:
                 raise LoadIncomplete(
-                    f"{table.origin} partition {partition} ends at {high}, before the committed {position}: "
+                    f"{topic} partition {partition} ends at {high}, before the committed {position}: "
                     "the topic was made anew",
                     kept="everything landed before",
                     todo="`warehouse ingest stream --full` reads the new topic from its beginning",
                 )
-            start[str(partition)], stop[str(partition)] = max(position, low), high
+            start[topic, partition] = position
+            stop[topic, partition] = high if self.limit is None else min(high, position + self.limit)
         self._positions[table.name] = dict(start)
-        rows = sum(stop[partition] - start[partition] for partition in start)
         return Plan(
             "offsets",
-            source_rows=rows,
-            cursor_from=_text(committed) or None,
-            bounds={"start": start, "stop": stop},
+            source_rows=sum(stop[each] - start[each] for each in start),
+            cursor_from=_text(table, committed) or None,
+            bounds={"stop": stop},
         )
 
     def chunks(self, table: Table, plan: Plan) -> Iterator[str]:
-        """Arrow relations of at most CHUNK_MESSAGES messages."""
-        stop = plan.bounds["stop"]
+        """Arrow relations of at most CHUNK_MESSAGES messages, or about CHUNK_BYTES."""
+        with ReadAhead(self._read(table, plan.bounds["stop"])) as read:
+            for messages in read:
+                self.connection.register(_VIEW, pa.Table.from_batches(messages.to_batches(_ROWS_PER_BATCH)))
+                # a value that is not JSON must not reach the boundary's JSON functions: their errors would print it
+                yield f"""
+                    select * exclude (is_json) replace (
+                        case when is_json then doc end as doc,
+                        case when is_json then problem else 'not JSON' end as problem
+                    )
+                    from (select *, doc is null or json_valid(doc) as is_json from {_VIEW})
+                """
+
+    def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:
+        """The offsets after what was read."""
+        return {"offsets": {_name(table, each): offset for each, offset in self._positions[table.name].items()}}
+
+    def _read(self, table: Table, stop: Offsets) -> Iterator[pa.Table]:
         positions = self._positions[table.name]
-        wanted = [TopicPartition(table.origin, int(p), offset) for p, offset in positions.items() if offset < stop[p]]
+        wanted = [TopicPartition(*each, offset) for each, offset in positions.items() if offset < stop[each]]
         if not wanted:
             return
         self._consumer.assign(wanted)
         pending: list[Message] = []
-        while any(positions[partition] < stop[partition] for partition in positions):
+        size = 0
+        while (left := sum(stop[each] - positions[each] for each in positions)) > 0:
             # asking for more than there is would wait out the timeout
-            left = sum(stop[partition] - positions[partition] for partition in positions)
             messages = self._consumer.consume(min(_BATCH, left), timeout=_TIMEOUT)
-            if not messages and self._only_markers_left(table.origin, positions, stop):
+            if not messages and self._only_markers_left(positions, stop):
                 break
             if not messages:
                 raise SourceUnavailable(
@@ -131,51 +198,24 @@ class StreamReader:
                         kept="everything landed before; no offset was committed",
                         todo="check the broker, then run `warehouse ingest stream` again",
                     )
-                partition, offset = str(message.partition()), message.offset()
-                if offset is not None and offset < stop[partition]:
+                each, offset = _place(message)
+                if offset < stop[each]:
                     pending.append(message)
-                    positions[partition] = offset + 1
-            if len(pending) >= CHUNK_MESSAGES:
-                yield self._relation(pending)
-                pending = []
+                    positions[each] = offset + 1
+                    size += len(message)
+            if len(pending) >= CHUNK_MESSAGES or size >= CHUNK_BYTES:
+                yield _arrow(pending)
+                pending, size = [], 0
         self._consumer.unassign()
         if pending:
-            yield self._relation(pending)
+            yield _arrow(pending)
 
-    def _only_markers_left(self, topic: str, positions: dict[str, int], stop: dict[str, int]) -> bool:
+    def _only_markers_left(self, positions: Offsets, stop: Offsets) -> bool:
         """Markers of transactions and compacted messages have offsets but are never delivered."""
-        for reached in self._consumer.position([TopicPartition(topic, int(partition)) for partition in positions]):
-            partition = str(reached.partition)
-            positions[partition] = max(positions[partition], min(reached.offset, stop[partition]))
-        return all(positions[partition] >= stop[partition] for partition in positions)
-
-    def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:
-        """The offsets after what was read."""
-        return {"offsets": self._positions[table.name]}
-
-    def _relation(self, messages: list[Message]) -> str:
-        decoded = [_decode(message.value()) for message in messages]
-        keys = [_decode(message.key())[0] for message in messages]
-        table = pa.Table.from_arrays(
-            [
-                pa.array([message.topic() for message in messages], pa.string()),
-                pa.array([message.partition() for message in messages], pa.int32()),
-                pa.array([message.offset() for message in messages], pa.int64()),
-                pa.array([_produced_at(message) for message in messages], pa.timestamp("us", tz="UTC")),
-                pa.array(keys, pa.string()),
-                pa.array([text for text, _ in decoded], pa.string()),
-                pa.array([problem for _, problem in decoded], pa.string()),
-            ],
-            schema=_SCHEMA,
-        )
-        self.connection.register(_VIEW, table)
-        # a value that is not JSON must not reach the boundary's JSON functions: their errors would print it
-        return f"""
-            select * replace (
-                case when doc is null or json_valid(doc) then doc end as doc,
-                case when doc is not null and not json_valid(doc) then 'not JSON' else problem end as problem
-            ) from {_VIEW}
-        """
+        for reached in self._consumer.position([TopicPartition(*each) for each in positions]):
+            each = (reached.topic, reached.partition)
+            positions[each] = max(positions[each], min(reached.offset, stop[each]))
+        return all(positions[each] >= stop[each] for each in positions)
 
 
 def consumer_config(settings: Settings, bootstrap: str) -> dict[str, str | int | bool]:
@@ -187,6 +227,55 @@ def consumer_config(settings: Settings, bootstrap: str) -> dict[str, str | int |
     }
 
 
+def offsets_of(table: Table, state: dict[str, Any]) -> Offsets:
+    """The committed offsets, as a load's state holds them."""
+    found: Offsets = {}
+    for name, offset in state.get("offsets", {}).items():
+        topic, _, partition = name.rpartition("/")
+        found[topic or table.origin, int(partition)] = offset
+    return found
+
+
+def _name(table: Table, each: tuple[str, int]) -> str:
+    """A partition in the state: its number, and its topic where the table is not of one topic."""
+    topic, partition = each
+    return str(partition) if topic == table.origin else f"{topic}/{partition}"
+
+
+def _place(message: Message) -> tuple[tuple[str, int], int]:
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    if topic is None or partition is None or offset is None:
+        raise TypeError("a message without a place is an error")
+    return (topic, partition), offset
+
+
+def _arrow(messages: list[Message]) -> pa.Table:
+    docs, problems = _decoded([message.value() for message in messages])
+    keys, _ = _decoded([message.key() for message in messages])
+    moments = [_milliseconds(message) for message in messages]
+    return pa.Table.from_arrays(
+        [
+            pa.array([message.topic() for message in messages], pa.string()),
+            pa.array([message.partition() for message in messages], pa.int32()),
+            pa.array([message.offset() for message in messages], pa.int64()),
+            pa.array(moments, pa.int64()).cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC")),
+            keys,
+            docs,
+            problems,
+        ],
+        schema=_SCHEMA,
+    )
+
+
+def _decoded(values: list[bytes | str | None]) -> tuple[pa.Array, pa.Array]:
+    """Texts, and what is wrong with those that are none: all at once where all are UTF-8, else one at a time."""
+    try:
+        return pa.array(values, pa.binary()).cast(pa.string()), pa.nulls(len(values), pa.string())
+    except pa.ArrowInvalid:
+        decoded = [_decode(value) for value in values]
+        return pa.array([text for text, _ in decoded], pa.string()), pa.array([it for _, it in decoded], pa.string())
+
+
 def _decode(value: bytes | str | None) -> tuple[str | None, str | None]:
     if value is None or isinstance(value, str):
         return value, None
@@ -196,10 +285,18 @@ def _decode(value: bytes | str | None) -> tuple[str | None, str | None]:
         return None, "not UTF-8"
 
 
-def _produced_at(message: Message) -> datetime | None:
+def _milliseconds(message: Message) -> int | None:
     kind, milliseconds = message.timestamp()
-    return None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds
 
 
-def _text(offsets: dict[str, int]) -> str:
-    return ",".join(f"{partition}:{offset}" for partition, offset in sorted(offsets.items()))
+def _unavailable(error: KafkaException) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"Kafka does not answer ({error.args[0].name()})",
+        kept="everything landed before; the published warehouse stays readable",
+        todo="start it (`warehouse sources up` for the embedded one) or correct KAFKA_BOOTSTRAP",
+    )
+
+
+def _text(table: Table, offsets: Offsets) -> str:
+    return ",".join(f"{_name(table, each)}:{offset}" for each, offset in sorted(offsets.items()))

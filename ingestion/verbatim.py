@@ -1,0 +1,95 @@
+"""Documents that may land as they came: every key declared and plain, so that the boundary has nothing to do.
+
+A document's *skeleton* is its text with a mark in the place of every value after a colon. Documents of one skeleton
+have the same keys in the same places. There are few, and each is judged once, in Python, against the pinned schema.
+What is judged clean lands verbatim: numbers keep their spelling (`1e2`, `12.50`), keys their order. Everything else,
+whatever the doubt, is rebuilt key by key by the boundary. Staging reads both alike: an absent key is null.
+
+Why a skeleton cannot hide a key: the pattern takes a text from its opening quote to its closing one, so only a quote
+taken for an opening one could make it swallow structure. A quote after a colon is a closing one only at the end of a
+text that ends in a colon, and is then followed by one of `,:]}`; documents with such a place have no skeleton. A mark
+set inside a key leaves that key its colon, and no declared key has one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from ingestion.boundary import Boundary
+from ingestion.schema import FORBIDDEN_KEYS, PLAIN_CLASSES, Node, Table
+
+MAX_LENGTH = 65_536
+"""Longer documents are rebuilt: one that is all structure would be its own skeleton."""
+MAX_SKELETONS = 2_000
+"""A chunk with more is one that people write by hand; the rest of it is rebuilt."""
+
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_VALUE = "~"
+_UNCERTAIN = r':\s*"\s*[\],:}]|\[\s*[^\]{\s]'
+"""A quote that may be a closing one, and arrays of scalars, which would give every document a skeleton of its own."""
+SKELETON_SQL = f"""
+    case when problem is null and length(doc) <= {MAX_LENGTH} and not regexp_matches(doc, '{_UNCERTAIN}')
+        then regexp_replace(doc, ':\\s*(?:{_STRING}|[-+.eE0-9]+|true|false|null)', ':{_VALUE}', 'g')
+    end
+"""
+"""Over the columns `doc` (valid JSON text) and `problem`; null where there is no certain skeleton."""
+
+_KEY_AND_VALUE = re.compile(rf"({_STRING}\s*:){_VALUE}")
+
+
+def is_clean(table: Table, skeleton: str) -> bool:
+    """Whether documents of this skeleton hold declared, plain values in declared places and nothing else."""
+    try:
+        document = json.loads(_KEY_AND_VALUE.sub(r"\1 0", skeleton), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(document, dict) or not _is_declared(table.document, document):
+        return False
+    # a skeleton does not tell null from a value
+    return not any(node.leaf is not None and node.leaf.required for node in table.document)
+
+
+def verbatim_boundary(table: Table, general: Boundary) -> Boundary:
+    """The boundary of clean documents: position columns as ever, the document as it came."""
+    return Boundary(
+        landed=tuple((name, "doc::json" if name == "document" else sql) for name, sql in general.landed),
+        reason="null::varchar",
+        unknown="0",
+        payload="null::json",
+        vault=(),
+        subject=general.subject,
+    )
+
+
+def _is_declared(fields: tuple[Node, ...], found: dict[str, Any]) -> bool:
+    declared = {node.name: node for node in fields}
+    return all(key in declared and _fits(declared[key], value) for key, value in found.items())
+
+
+def _fits(node: Node, found: Any) -> bool:
+    if node.leaf is not None and node.leaf.data_class not in PLAIN_CLASSES:
+        return False
+    if node.fields:
+        return _is_declared(node.fields, found) if isinstance(found, dict) else False
+    if node.items is not None:
+        return isinstance(found, list) and all(_fits(node.items, item) for item in found)
+    if node.map_key is not None:
+        return isinstance(found, dict) and all(
+            re.fullmatch(node.map_key, key, re.ASCII) is not None
+            and key.lower() not in FORBIDDEN_KEYS
+            and not isinstance(value, dict | list)
+            for key, value in found.items()
+        )
+    return not isinstance(found, dict | list)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,274 @@
+"""The two ways around the general boundary give what it gives: by document shape (MongoDB), and verbatim (Kafka)."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import bson
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingestion import boundary, schema
+from ingestion.landing import TableLanding
+from ingestion.shapes import compile_shape
+from ingestion.sources.mongodb import columns
+from ingestion.sources.mongodb.columns import Block
+from ingestion.sources.mongodb.reader import MongoReader
+from ingestion.verbatim import SKELETON_SQL, is_clean, verbatim_boundary
+
+KEY = bytes(range(32))
+TRANSACTIONS = schema.tables("mongodb")["transactions"]
+EVENTS = schema.tables("stream")["payments_transactions"]
+MARKER = "MARKER7f3a"
+COPIES = columns.MIN_DOCUMENTS
+
+Landed = dict[str, tuple[Any, ...]]
+
+
+@pytest.fixture(scope="module")
+def connection() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.execute("set timezone = 'UTC'")
+    boundary.install(connection, KEY)
+    return connection
+
+
+def by_shape(connection: duckdb.DuckDBPyConnection, table: schema.Table, documents: list[dict[str, Any]]) -> Landed:
+    """What lands, by `_id`, of the documents that need no general boundary."""
+    block = Block([bson.encode(document) for document in documents])
+    found: Landed = {}
+    for part in block.walk(lambda shape: compile_shape(table, shape) is not None).columns:
+        compiled = compile_shape(table, part.shape)
+        assert compiled is not None
+        connection.register("shaped", part.table)
+        found |= rows(connection, compiled, "shaped")
+    return found
+
+
+def in_general(
+    connection: duckdb.DuckDBPyConnection, table: schema.Table, documents: list[dict[str, Any]]
+) -> Landed:
+    """What the general boundary makes of the same documents, read one at a time."""
+    reader = MongoReader(connection, None, "")  # type: ignore[arg-type]  # it is not asked to connect
+    path = tuple(table.cursor.split(".")) if table.cursor else ()
+    texts = [reader._row(table.name, bson.encode(document), path) for document in documents]
+    return rows(connection, boundary.compile_boundary(table), f"({reader._relation(texts)})")
+
+
+def rows(connection: duckdb.DuckDBPyConnection, compiled: boundary.Boundary, relation: str) -> Landed:
+    found = connection.execute(f"""
+        select _id, cursor_at::varchar, document::varchar, reason, unknown,
+            list_filter(vault, lambda entry: entry.value is not null)::varchar, subject
+        from ({TableLanding._treated(compiled, relation)})
+    """).fetchall()
+    return {row[0]: row[1:] for row in found}
+
+
+moments = st.datetimes(datetime(1000, 1, 1), datetime(9999, 12, 31)).map(
+    lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)
+)
+decimals = st.decimals(allow_nan=True, allow_infinity=True, places=3).map(bson.Decimal128)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | moments
+    | decimals
+    | st.binary(min_size=12, max_size=12).map(bson.ObjectId)
+)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc_", max_size=3), inner, max_size=2),
+    max_leaves=5,
+)
+pinned_documents = st.fixed_dictionaries(
+    {"transaction_id": st.text(max_size=15)},
+    optional={
+        "customer_id": scalars,
+        "amount": anything,
+        "status": scalars,
+        "date": st.fixed_dictionaries({}, optional={"created": scalars, "updated": scalars, "timezone": scalars}),
+        "signals": st.lists(
+            st.fixed_dictionaries({}, optional={"rule": scalars, "weight": scalars}) | st.none(), max_size=3
+        ),
+        "location": st.fixed_dictionaries(
+            {},
+            optional={
+                "city": st.text(max_size=20),
+                "ip": scalars,
+                "geo": st.none() | st.fixed_dictionaries({}, optional={"lat": scalars, "lon": anything}),
+            },
+        ),
+    },
+)
+
+
+@settings(max_examples=150)
+@given(document=pinned_documents)
+def test_by_shape_and_in_general_the_same_lands(
+    connection: duckdb.DuckDBPyConnection, document: dict[str, Any]
+) -> None:
+    """Byte for byte: a document may take either way from one run to the next and must not look changed."""
+    documents = [{"_id": bson.ObjectId(), **document} for _ in range(COPIES)]
+    fast = by_shape(connection, TRANSACTIONS, documents)
+    general = in_general(connection, TRANSACTIONS, documents)
+    assert {key: general[key] for key in fast} == fast
+
+
+def test_most_documents_take_the_way_by_shape(connection: duckdb.DuckDBPyConnection) -> None:
+    """Mixed types and array lengths are shapes of their own, not exceptions."""
+    amounts = [12, 12.5, "12.50", bson.Decimal128("12.50"), bson.Decimal128("-0.05"), bson.Int64(2**40), None, True]
+    documents = [
+        {
+            "_id": bson.ObjectId(),
+            "transaction_id": f"TX{number}",
+            "date": {"created": datetime(2024, 1, 1, 1, 2, 3, 4000, UTC), "updated": datetime(2024, 1, 1, tzinfo=UTC)},
+            "amount": amount,
+            "signals": [{"rule": "velocity", "weight": 0.5}] * (number % 3),
+            "location": {"ip": f"10.0.0.{number}", "geo": {"lat": 1e-7, "lon": -0.0}},
+        }
+        for amount in amounts
+        for number in range(3 * COPIES)
+    ]
+    fast = by_shape(connection, TRANSACTIONS, documents)
+    assert len(fast) == len(documents)
+    assert fast == in_general(connection, TRANSACTIONS, documents)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"cvv": "987"},
+        {"surprise": MARKER},
+        {"location": {"ip": [MARKER]}},
+        {"status": {"note": MARKER}},
+        {"signals": [{"rule": "r", "extra": MARKER}]},
+        {"amount": float("nan")},
+        {"date": {"created": bson.datetime_ms.DatetimeMS(2**60)}},
+        {"amount": bson.Decimal128("NaN")},
+        {"amount": bson.Binary(b"x")},
+        {"amount": bson.Regex("x")},
+    ],
+)
+def test_what_needs_the_general_boundary_is_left_to_it(
+    connection: duckdb.DuckDBPyConnection, spoilt: dict[str, Any]
+) -> None:
+    documents = [{"_id": bson.ObjectId(), "transaction_id": "T", **spoilt} for _ in range(COPIES)]
+    assert by_shape(connection, TRANSACTIONS, documents) == {}
+    landed = in_general(connection, TRANSACTIONS, documents)
+    assert all(MARKER not in str(row[1]) and "987" not in str(row[1]) for row in landed.values())
+
+
+def test_a_block_that_is_damaged_or_twisted_loses_nothing() -> None:
+    good = [bson.encode({"_id": number, "text": "x" * number}) for number in range(COPIES)]
+    twice = b"\x10a\0\x01\0\0\0" * 2
+    twisted = (len(twice) + 5).to_bytes(4, "little") + twice + b"\0"
+    long_text = bson.encode({"_id": 1, "text": "abc"}).replace(b"\x04\0\0\0abc", b"\xff\xff\xff\x7fabc")
+    bad_text = bson.encode({"_id": 1, "text": "abcd"}).replace(b"abcd", b"\xff\xfe\xfd\xfc")
+    for odd in (twisted, long_text, bad_text):
+        walked = Block([*good, *[odd] * COPIES]).walk(lambda shape: True)
+        read = sum(part.table.num_rows for part in walked.columns)
+        assert read + len(walked.left) == 2 * COPIES
+    with pytest.raises(ValueError, match="whole documents"):
+        Block([good[5][:-1]])
+
+
+def verbatim(connection: duckdb.DuckDBPyConnection, text: str) -> str | None:
+    """The text that lands when it may land as it came; None when the general boundary has to rebuild it."""
+    row = connection.execute(
+        f"select {SKELETON_SQL} from (select $doc::varchar as doc, null::varchar as problem)", {"doc": text}
+    ).fetchone()
+    assert row is not None
+    if row[0] is None or not is_clean(EVENTS, row[0]):
+        return None
+    sql = dict(verbatim_boundary(EVENTS, boundary.compile_boundary(EVENTS)).landed)["document"]
+    landed = connection.execute(f"select ({sql})::varchar from (select $doc::varchar as doc)", {"doc": text}).fetchone()
+    assert landed is not None
+    return str(landed[0])
+
+
+def rebuilt(connection: duckdb.DuckDBPyConnection, text: str) -> Any:
+    sql = dict(boundary.compile_boundary(EVENTS).landed)["document"]
+    row = connection.execute(f"select ({sql})::varchar from (select $doc::varchar as doc)", {"doc": text}).fetchone()
+    assert row is not None
+    return json.loads(row[0])
+
+
+def without_nulls(value: Any) -> Any:
+    """Missing and null are the same to staging."""
+    if isinstance(value, dict):
+        kept = {key: without_nulls(child) for key, child in value.items()}
+        return {key: child for key, child in kept.items() if child not in (None, {})}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+awkward = st.text(st.sampled_from(list('a:",{}[]~\\ 0tn')), max_size=12) | st.text(max_size=8)
+event_keys = st.sampled_from([node.name for node in EVENTS.document if not node.fields])
+attribute_keys = st.sampled_from(["capture_id", "refund_id", "rule", "is_fraud"])
+plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, width=32) | awkward
+events = st.builds(
+    lambda top, attributes: {**top, "attributes": attributes},
+    st.dictionaries(event_keys, plain, max_size=5),
+    st.dictionaries(attribute_keys, plain, max_size=3),
+)
+
+
+@settings(max_examples=200)
+@given(event=events, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
+def test_a_clean_event_lands_verbatim_and_says_the_same(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, Any], indent: int | None, ascii_only: bool
+) -> None:
+    text = json.dumps(event, indent=indent, ensure_ascii=ascii_only)
+    landed = verbatim(connection, text)
+    assert landed in (text, None)
+    if landed is not None:
+        assert without_nulls(json.loads(landed)) == without_nulls(rebuilt(connection, text))
+
+
+def test_numbers_keep_their_spelling(connection: duckdb.DuckDBPyConnection) -> None:
+    text = '{"amount": 12.50, "schema_version": 1e2, "attributes": {"attempt_number": 12345678901234567890.12}}'
+    assert verbatim(connection, text) == text
+
+
+@settings(max_examples=300)
+@given(
+    event=events,
+    place=st.sampled_from(["key", "attribute", "array", "nested", "twice", "swallowed"]),
+    around=awkward,
+)
+def test_nothing_undeclared_lands_verbatim(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, Any], place: str, around: str
+) -> None:
+    """A marker under an undeclared key, however the texts around it try to hide it, is never waved through."""
+    smuggled: Any = {**event}
+    match place:
+        case "key":
+            smuggled = {**event, "reason": around, around + MARKER: around, "actor": around}
+        case "attribute":
+            smuggled["attributes"] = {"rule": around, "cvv": MARKER, "network": around}
+        case "array":
+            smuggled["attributes"] = {"movement_ids": [around, {"ssn": MARKER}, around + ": "]}
+        case "nested":
+            smuggled["reason"] = {around: MARKER}
+        case "swallowed":
+            smuggled = {"reason": around + ": ", "x" + MARKER: around + ":", "actor": '": "' + around}
+    text = json.dumps(smuggled)
+    if place == "twice":
+        text = text[:-1] + f', "attributes": {{"ssn": "{MARKER}"}}}}'
+    landed = verbatim(connection, text)
+    assert landed is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"amount": NaN}', '{"amount": 1,}', '{"amount": -Infinity}', '["a"]', '"a:"', "1", '{"a' + "mount~" + '": 1}']
+    + ['{"attributes": ' + "[" * 30_000 + "]" * 30_000 + "}", '{"reason": "' + "x" * 70_000 + '"}'],
+)  # fmt: skip
+def test_what_is_odd_is_rebuilt(connection: duckdb.DuckDBPyConnection, text: str) -> None:
+    assert verbatim(connection, text) is None
