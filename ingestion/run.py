@@ -130,34 +130,37 @@ def ingest(
     """
     report = IngestReport(run_id)
     failures: list[WarehouseError] = []
-    with open_warehouse(settings, postgres=True, memory_limit=settings.memory_limit) as connection:
-        connection.execute("set preserve_insertion_order = false")
-        create_raw_tables(connection)
-        vault.attach_vault(connection, settings)
-        boundary.install(connection, token_key(settings))
-        landing.prepare(connection)
-        for source in sources:
-            try:
-                report.sources.append(
-                    _ingest_source(
-                        connection,
-                        settings,
-                        endpoints,
-                        source,
-                        run_id,
-                        full,
-                        accept_deletes,
-                        reconcile_keys,
-                        part,
-                        progress,
+    try:
+        with open_warehouse(settings, postgres=True, memory_limit=settings.memory_limit) as connection:
+            connection.execute("set preserve_insertion_order = false")
+            create_raw_tables(connection)
+            vault.attach_vault(connection, settings)
+            boundary.install(connection, token_key(settings))
+            landing.prepare(connection)
+            for source in sources:
+                try:
+                    report.sources.append(
+                        _ingest_source(
+                            connection,
+                            settings,
+                            endpoints,
+                            source,
+                            run_id,
+                            full,
+                            accept_deletes,
+                            reconcile_keys,
+                            part,
+                            progress,
+                        )
                     )
-                )
-            except WarehouseError as error:
-                progress(f"{source}: failed")
-                failures.append(name_full_disk(error, settings))
-            except duckdb.Error as error:
-                # DuckDB's own messages may quote a value: only their class may leave this place
-                failures.append(name_full_disk(_duckdb_failure(source, error), settings))
+                except WarehouseError as error:
+                    progress(f"{source}: failed")
+                    failures.append(name_full_disk(error, settings))
+                except (duckdb.Error, OSError) as error:
+                    # DuckDB's own messages may quote a value: only their class may leave this place
+                    failures.append(name_full_disk(_duckdb_failure(source, error), settings))
+    except WarehouseError as error:  # before any source was read
+        raise name_full_disk(error, settings) from None
     if failures:
         failures[0].kept += "; landed in this run: " + (", ".join(done.source for done in report.sources) or "nothing")
         raise failures[0]
@@ -300,7 +303,7 @@ def _store_quarantine(connection: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-def _duckdb_failure(source: str, error: duckdb.Error) -> WarehouseError:
+def _duckdb_failure(source: str, error: duckdb.Error | OSError) -> WarehouseError:
     return WarehouseError(
         f"{source}: landing failed ({type(error).__name__})",
         kept="everything landed before; the load that failed is discarded on the next run",

@@ -228,7 +228,7 @@ def test_a_full_disk_leaves_what_was_published_readable(reference: Settings, tmp
         create_missing_keys(settings)
         blank_connection(settings, postgres=True).close()  # puts the extensions there, which need most of the room
         free = os.statvfs(mount).f_bavail * os.statvfs(mount).f_frsize
-        (mount / "ballast").write_bytes(bytes(free - 40_000))
+        (mount / "ballast").write_bytes(bytes(free - 100_000))
         with pytest.raises(WarehouseError) as caught:
             ingest(settings, endpoints, run_id="full")
         assert "disk is full" in caught.value.what

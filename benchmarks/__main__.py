@@ -1,0 +1,35 @@
+"""`python -m benchmarks ingest [postgresql …]`: measure, and write RESULTS.md."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from benchmarks.harness import write_results
+
+SUITES: dict[str, dict[str, str]] = {
+    "ingest": {"PostgreSQL": "benchmarks.ingest_oltp"},
+}
+"""Suite → title → module with a function `measure() -> list[Row]`."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named suite, or parts of it; without a name, all of them. Returns the exit code."""
+    suite = arguments[0] if arguments else None
+    if suite is not None and suite not in SUITES:
+        sys.stderr.write(f"there is no suite {suite}; there are: {', '.join(SUITES)}\n")
+        return 2
+    wanted = {part.lower() for part in arguments[1:]}
+    sections = {
+        title: importlib.import_module(module).measure()
+        for name, parts in SUITES.items()
+        if suite in (None, name)
+        for title, module in parts.items()
+        if not wanted or title.lower() in wanted
+    }
+    write_results(sections)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
