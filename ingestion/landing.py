@@ -296,7 +296,7 @@ class TableLanding:
 
     @staticmethod
     def _treated(boundary: Boundary, relation: str, *, keep: bool = True) -> str:
-        """The rows of a relation after their treatment, with the outcome of their checks; `keep` what the vault gets."""
+        """The rows of a relation after their treatment, with what their checks found; `keep` what the vault gets."""
         landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
         vault = ", ".join(
             f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}"
