@@ -197,8 +197,17 @@ class TableLanding:
         self.counts.deleted_rows = deleted
 
     def finish(self) -> Counts:
-        """Check the balance. Raises LoadIncomplete when a row is not accounted for."""
+        """Check the balance. Raises LoadIncomplete when a row is not accounted for, or one key names two rows."""
         counts = self.counts
+        key = f"({self._keys})" if len(self.table.key) > 1 else self._keys
+        doubled = self._one(f"select count({key}) - count(distinct {key}) from seen_keys")
+        if doubled:
+            raise LoadIncomplete(
+                f"{self.table.source}.{self.table.origin}: {doubled} rows share their key with another row of this "
+                "load (in MongoDB: ids that differ in type only), and one would replace the other",
+                kept="what was landed before; this load is discarded",
+                todo="make the keys different at the source, then run `warehouse ingest` again",
+            )
         accounted = counts.unchanged_rows + counts.landed_rows + counts.quarantined_rows
         if not counts.source_rows == counts.read_rows == accounted:
             raise LoadIncomplete(
