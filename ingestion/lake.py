@@ -140,6 +140,12 @@ class Lake:
             shutil.rmtree(child)
         return [child.name for child in unsealed]
 
+    def discard(self, source: str, table: str, load_id: str) -> None:
+        """Delete a load that never reached the warehouse. Its seal goes first: killed here, it is unsealed."""
+        folder = self.load_folder(source, table, load_id)
+        (folder / SEAL).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
     def _table_folder(self, source: str, table: str) -> Path:
         return self.root / _checked(source) / _checked(table)
 

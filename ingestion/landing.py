@@ -15,12 +15,10 @@ from pathlib import Path
 
 import duckdb
 
-from ingestion.boundary import Boundary, compile_boundary
 from ingestion.lake import Lake, write_part
-from ingestion.schema import Table
-from ingestion.shapes import compile_shape
-from ingestion.sources import Chunk, Piece, Plan
-from ingestion.verbatim import MAX_SKELETONS, SKELETON_SQL, is_clean, verbatim_boundary
+from ingestion.schema import Table, position_sql
+from ingestion.sources import Chunk, Plan
+from ingestion.treatment import Treatment
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.settings import CATALOG
 from warehouse.privacy.vault import ENTRY_COLUMNS
@@ -30,7 +28,6 @@ DELETE_STOP_ROWS = 100
 """A comparison that would delete more than this share of a table, and more than this many rows, is refused."""
 
 _FITS = "where reason is null"
-_VAULT_TYPE = "struct(path varchar, token varchar, value varchar)[]"
 
 
 @dataclass
@@ -79,42 +76,39 @@ class TableLanding:
         self.table = table
         self.load_id = load_id
         self.landed_at = landed_at
-        self.boundary = compile_boundary(table)
+        self._treatment = Treatment(connection, table)
+        self.boundary = self._treatment.boundary
         self._vaulted = bool(self.boundary.vault)
-        self._verbatim = verbatim_boundary(table, self.boundary)
         self.plan = plan
         self.counts = Counts(source_rows=plan.source_rows)
         self._raw = f"{CATALOG}.{table.qualified}"
         self._keys = ", ".join(f'"{key}"' for key in table.key)
-        self._position = " || '|' || ".join(f"coalesce(\"{key}\"::varchar, '')" for key in table.key)
+        self._position = position_sql(table)
         connection.execute(
             "create or replace temp table seen_keys as select " + self._keys + f" from {self._raw} limit 0"
         )
         self._first = not self._one(f"select count(*) from (select 1 from {self._raw} limit 1)")
-        self._streams = self._first and plan.unique_keys and not table.is_document and not self.boundary.vault
+        simple = plan.unique_keys and plan.mode != "retry" and not table.is_document and not self.boundary.vault
+        self._streams = self._first and simple
 
     def add(self, chunk: str | Chunk) -> None:
         """Take one chunk: pieces, or SQL of the source's columns or of position columns with `doc` and `problem`."""
-        if isinstance(chunk, Chunk):
-            self._compare([self._treated_piece(piece) for piece in chunk.pieces])
-        elif self.table.is_document:
-            self._compare(self._treated_documents(chunk))
-        elif self._streams:
+        if self._streams and isinstance(chunk, str):
             self._stream(chunk)
         else:
-            self._compare([self._treated(self.boundary, f"({chunk})", keep=self._vaulted)])
+            self._compare(self._treatment.sql(chunk, keep=self._vaulted))
 
     def _stream(self, relation: str) -> None:
         """Straight into the lake; what did not fit is read once more, in the same snapshot."""
-        checked = self._checked_sql([self._treated(self.boundary, f"({relation})", keep=False)])
+        checked = self._checked_sql(self._treatment.sql(relation, keep=False))
         landed = self._write(f"{self._versions_sql()} from ({checked}) as checked {_FITS}")
         self.counts.landed_rows += landed
         self.counts.read_rows += landed
         if self.counts.read_rows < self.plan.source_rows:
-            misfits = f"(select * from ({relation}) where {self.boundary.reason} is not null)"
-            self._compare([self._treated(self.boundary, misfits, keep=False)])
+            misfits = f"select * from ({relation}) where {self.boundary.reason} is not null"
+            self._compare(self._treatment.sql(misfits, keep=False))
 
-    def _compare(self, treated: list[str]) -> None:
+    def _compare(self, treated: str) -> None:
         """Through a temporary table, against what has landed."""
         self.connection.execute(f"create or replace temp table checked as {self._checked_sql(treated)}")
         if not self.plan.unique_keys and not self.table.is_document:
@@ -126,9 +120,9 @@ class TableLanding:
         self.connection.execute(f"insert into seen_keys select {self._keys} from checked")
         self.connection.execute("drop table if exists incoming")
 
-    def _checked_sql(self, treated: list[str]) -> str:
+    def _checked_sql(self, treated: str) -> str:
         return f"""
-            with treated as ({" union all ".join(treated)})
+            with treated as ({treated})
             select *, {self._hash_sql()} as _row_hash from treated
         """
 
@@ -200,8 +194,9 @@ class TableLanding:
         """Check the balance. Raises LoadIncomplete when a row is not accounted for, or one key names two rows."""
         counts = self.counts
         key = f"({self._keys})" if len(self.table.key) > 1 else self._keys
+        # rows of a flat table that share a key are in quarantine already
         doubled = self._one(f"select count({key}) - count(distinct {key}) from seen_keys")
-        if doubled:
+        if doubled and self.table.is_document:
             raise LoadIncomplete(
                 f"{self.table.source}.{self.table.origin}: {doubled} rows share their key with another row of this "
                 "load (in MongoDB: ids that differ in type only), and one would replace the other",
@@ -274,53 +269,6 @@ class TableLanding:
                 {self._timestamp()}
             from checked where reason is not null
         """)
-
-    def _treated_documents(self, relation: str) -> list[str]:
-        """Clean documents land as they came, the others are rebuilt."""
-        self.connection.execute(
-            f"create or replace temp table incoming as select *, {SKELETON_SQL} as skeleton from ({relation})"
-        )
-        found = self.connection.execute(
-            f"select skeleton from incoming group by skeleton order by count(*) desc limit {MAX_SKELETONS}"
-        ).fetchall()
-        clean = [skeleton for (skeleton,) in found if skeleton is not None and is_clean(self.table, skeleton)]
-        if len(clean) == len(found) < MAX_SKELETONS:
-            return [self._treated(self._verbatim, "incoming")]
-        self.connection.execute(
-            "create or replace temp table clean_skeletons as select unnest($clean::varchar[]) as skeleton",
-            {"clean": clean},
-        )
-        return [
-            self._treated(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))"),
-            self._treated(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))"),
-        ]
-
-    def _treated_piece(self, piece: Piece) -> str:
-        if piece.shape is None:
-            return self._treated(self.boundary, f"({piece.relation})")
-        boundary = compile_shape(self.table, piece.shape)
-        if boundary is None:
-            raise ValueError(f"{self.table.origin}: a shape without a boundary of its own")
-        return self._treated(boundary, f"({piece.relation})")
-
-    @staticmethod
-    def _treated(boundary: Boundary, relation: str, *, keep: bool = True) -> str:
-        """The rows of a relation after their treatment, with what their checks found; `keep` what the vault gets."""
-        landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
-        vault = ", ".join(
-            f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}"
-            for rule in boundary.vault
-        )
-        kept = f"[{vault}]::{_VAULT_TYPE} as vault, {boundary.subject} as subject," if keep else ""
-        return f"""
-            select *, {boundary.unknown} as unknown from (
-                select
-                    {landed},
-                    {boundary.reason} as reason, {kept}
-                    case when reason is not null then {boundary.payload} end as payload
-                from {relation}
-            )
-        """
 
     def _on(self, alias: str, other: str = "raw") -> str:
         return " and ".join(f'{other}."{key}" = {alias}."{key}"' for key in self.table.key)

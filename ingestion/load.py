@@ -124,7 +124,8 @@ def load_packages(
         pipeline.drop()
         with _explained(source):
             pipeline.sync_destination()
-            _remember(pipeline, source, {"position": position, "after": committed.load_id})
+            loads = [[entry.table.name, entry.load_id] for entry in landed]
+            _remember(pipeline, source, {"position": position, "after": committed.load_id, "loads": loads})
             if landed:
                 progress(f"{source}: loading {len(landed)} tables, {sum(entry.rows for entry in landed):,} rows")
             pipeline.extract(_package(pipeline, source, landed))
@@ -160,6 +161,30 @@ def drain_pending(
     """
     with _pipeline(connection, settings, source) as pipeline:
         return _finish_pending(pipeline, source, progress)
+
+
+@dataclass(frozen=True)
+class DiscardedLoad:
+    """One table's part of a package that was given up."""
+
+    table: str
+    load_id: str
+
+
+def discard_package(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName
+) -> list[DiscardedLoad]:
+    """Give up the pending package of a source; returns what it would have loaded, nothing when there was none.
+
+    A package that is in the warehouse already and was only not tidied up is not given up but finished.
+    """
+    with _pipeline(connection, settings, source) as pipeline:
+        if not pipeline.has_pending_data:
+            return []
+        loaded = _committed(pipeline, source).load_id in pipeline.list_normalized_load_packages()
+        loads = [] if loaded else pipeline.state["sources"].get(source, {}).get("loads", [])
+        pipeline.drop()
+    return [DiscardedLoad(table, load_id) for table, load_id in loads]
 
 
 @contextmanager
@@ -324,5 +349,5 @@ def _load_error(source: SourceName, failure: BaseException) -> LoadIncomplete:
         f"{source}: {table} could not be loaded ({type(cause).__name__})",
         kept="the sealed files in the lake; the package stays pending and no position moved",
         todo="correct the cause (a full disk, a missing lake file) and run `warehouse ingest` again; "
-        f"to read the rows from the source instead, delete dlt/{source} in WAREHOUSE_HOME first",
+        "to read the rows from the source instead, run `warehouse ingest --discard-pending` first",
     )

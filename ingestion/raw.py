@@ -24,7 +24,7 @@ OPS_TABLES = {
     "quarantine": """
         load_id varchar, source varchar, table_name varchar,
         position varchar, reason varchar, payload json,
-        quarantined_at timestamp with time zone
+        quarantined_at timestamp with time zone, resolved_at timestamp with time zone
     """,
     "run_steps": """
         run_id varchar, step varchar, status varchar,
@@ -34,9 +34,12 @@ OPS_TABLES = {
 }
 """`source_rows = unchanged_rows + landed_rows + quarantined_rows`; `deleted_rows` were found missing at the source."""
 
+ADDED_COLUMNS = (("quarantine", "resolved_at timestamp with time zone"),)
+"""(table of `raw_ops`, column): not in the warehouses of earlier versions."""
+
 
 def create_raw_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create what is missing of `raw_oltp`, `raw_mongodb`, `raw_stream` and `raw_ops`; never alter what exists."""
+    """Create what is missing of the raw schemas and `raw_ops`; of what exists, only `raw_ops` gains columns."""
     for table in all_tables():
         connection.execute(f"create schema if not exists {CATALOG}.{table.raw_schema}")
         for name in raw_table_names(table):
@@ -44,6 +47,8 @@ def create_raw_tables(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(f"create schema if not exists {CATALOG}.raw_ops")
     for name, columns in OPS_TABLES.items():
         connection.execute(f"create table if not exists {CATALOG}.raw_ops.{name} ({columns})")
+    for name, column in ADDED_COLUMNS:
+        connection.execute(f"alter table {CATALOG}.raw_ops.{name} add column if not exists {column}")
 
 
 def raw_table_names(table: Table) -> list[str]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import duckdb
 
-from ingestion import boundary, landing, manifest
+from ingestion import boundary, landing, manifest, quarantine
 from ingestion.lake import Lake
-from ingestion.load import LandedTable, drain_pending, load_packages, read_state
+from ingestion.load import LandedTable, discard_package, drain_pending, load_packages, read_state
 from ingestion.raw import create_raw_tables
 from ingestion.schema import SourceName, Table, tables
 from ingestion.sources.mongodb import MongoReader
@@ -27,7 +27,7 @@ from warehouse.core.disk import name_full_disk
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.progress import Progress, silent
-from warehouse.core.settings import CATALOG, Settings
+from warehouse.core.settings import Settings
 from warehouse.privacy import vault
 from warehouse.privacy.tokens import token_key
 
@@ -58,6 +58,8 @@ class SourceReport:
     source: SourceName
     tables: dict[str, landing.Counts] = field(default_factory=dict)
     alerts: list[str] = field(default_factory=list)
+    resolved: int = 0
+    """Entries of the quarantine whose row fits now."""
     seconds: float = 0.0
 
     def total(self, name: str) -> int:
@@ -94,6 +96,7 @@ class IngestReport:
                 report.source: {
                     "seconds": round(report.seconds, 2),
                     "alerts": report.alerts,
+                    "resolved": report.resolved,
                     "tables": {
                         table: {name: getattr(counts, name) for name in names}
                         for table, counts in report.tables.items()
@@ -113,6 +116,7 @@ def ingest(
     full: bool = False,
     accept_deletes: bool = False,
     reconcile_keys: bool = False,
+    retry_quarantined: bool = False,
     part: Part = Part(),  # immutable
     progress: Progress = silent,
 ) -> IngestReport:
@@ -123,6 +127,7 @@ def ingest(
         accept_deletes: let a comparison delete more than the threshold.
         reconcile_keys: of tables that are read by cursor, compare all keys too: what is gone at the source is marked
             as deleted, and what never landed is an alert.
+        retry_quarantined: read only the rows that are in quarantine, again; no cursor moves.
         part: with one source: what of it to read, and how.
 
     Raises:
@@ -137,6 +142,7 @@ def ingest(
             vault.attach_vault(connection, settings)
             boundary.install(connection, token_key(settings))
             landing.prepare(connection)
+            quarantine.prepare(connection)
             for source in sources:
                 try:
                     report.sources.append(
@@ -149,6 +155,7 @@ def ingest(
                             full,
                             accept_deletes,
                             reconcile_keys,
+                            retry_quarantined,
                             part,
                             progress,
                         )
@@ -158,13 +165,31 @@ def ingest(
                     failures.append(name_full_disk(error, settings))
                 except (duckdb.Error, OSError) as error:
                     # DuckDB's own messages may quote a value: only their class may leave this place
-                    failures.append(name_full_disk(_duckdb_failure(source, error), settings))
+                    failures.append(name_full_disk(landing_failure(source, error), settings))
     except WarehouseError as error:  # before any source was read
         raise name_full_disk(error, settings) from None
     if failures:
         failures[0].kept += "; landed in this run: " + (", ".join(done.source for done in report.sources) or "nothing")
         raise failures[0]
     return report
+
+
+def discard_pending(settings: Settings, sources: Sequence[SourceName] = LIVE_SOURCES) -> dict[SourceName, int]:
+    """Give up the packages that could not be loaded, with their files in the lake: source → loads discarded.
+
+    Nothing is lost by it: no cursor moved with them, so the next run reads their rows again. The caller holds the
+    writer's lock.
+    """
+    lake = Lake(settings)
+    discarded: dict[SourceName, int] = {}
+    with open_warehouse(settings) as connection:
+        for source in sources:
+            loads = discard_package(connection, settings, source)
+            for load in loads:
+                lake.discard(source, load.table, load.load_id)
+            if loads:
+                discarded[source] = len(loads)
+    return discarded
 
 
 def _ingest_source(
@@ -176,6 +201,7 @@ def _ingest_source(
     full: bool,
     accept_deletes: bool,
     reconcile_keys: bool,
+    retry_quarantined: bool,
     part: Part,
     progress: Progress,
 ) -> SourceReport:
@@ -192,11 +218,15 @@ def _ingest_source(
         lake.discard_unsealed(source, table.name)
     connection.execute("truncate pending_vault")
     connection.execute("truncate pending_quarantine")
+    connection.execute("truncate pending_resolved")
 
-    made = part.reader(connection) if part.reader else _reader(connection, settings, endpoints, source)
+    made = part.reader(connection) if part.reader else open_reader(connection, settings, endpoints, source)
     with made as reader:
         report.alerts = reader.check_shape(pinned)
         for table in pinned:
+            positions = quarantine.open_positions(connection, table) if retry_quarantined else None
+            if positions == []:
+                continue
             loads.append(
                 _land_table(
                     connection,
@@ -209,6 +239,7 @@ def _ingest_source(
                     accept_deletes,
                     reconcile_keys,
                     new_state,
+                    positions,
                 )
             )
             counts = report.tables[table.name] = loads[-1].counts
@@ -216,6 +247,9 @@ def _ingest_source(
                 report.alerts.append(f"{table.origin}: {counts.missing_keys:,} keys of the source never landed: --full")
             progress(f"{source}.{table.name}: {_summary(loads[-1].counts)}")
 
+    if not retry_quarantined:  # which reads nothing else, so that a share would say nothing
+        read = {name: (counts.quarantined_rows, counts.read_rows) for name, counts in report.tables.items()}
+        report.alerts += quarantine.alerts(read)
     landed = []
     for load in loads:
         if load.counts.files:
@@ -223,9 +257,10 @@ def _ingest_source(
             lake.seal(source, load.table.name, load_id, _seal_facts(load))
             landed.append(LandedTable(load.table, load_id, tuple(load.counts.files), rows, load.plan.unique_keys))
     vault.store_entries(connection, "pending_vault")
-    _store_quarantine(connection)
+    quarantine.store(connection)
     if landed or new_state != state:
         load_packages(connection, settings, source, landed, new_state, progress)
+    report.resolved = quarantine.resolve(connection, source, started)
     manifest.record(connection, run_id, loads)
     report.seconds = (datetime.now(UTC) - started).total_seconds()
     return report
@@ -242,12 +277,14 @@ def _land_table(
     accept_deletes: bool,
     reconcile_keys: bool,
     new_state: dict[str, Any],
+    positions: Sequence[str] | None,
 ) -> manifest.TableLoad:
     started = datetime.now(UTC)
-    plan = reader.plan(table, state, full=full)
+    plan = reader.plan(table, state, full=full) if positions is None else reader.at(table, positions)
     target = landing.TableLanding(connection, lake, table, load_id, started, plan)
     for relation in reader.chunks(table, plan):
         target.add(relation)
+    quarantine.hold_fitting(connection, table)
     if reconcile_keys and plan.mode == "incremental" and isinstance(reader, OltpReader):
         target.compare_keys(reader.keys(table))
         target.mark_deleted(accept=accept_deletes)
@@ -256,14 +293,16 @@ def _land_table(
     elif plan.mode == "changes":
         target.mark_deleted(accept=True, among=plan.bounds["keys"])
     counts = target.finish()
-    new_state[table.name] = reader.advanced(table, plan)
-    counts.cursor_to = _cursor_text(new_state[table.name])
+    if plan.mode != "retry":
+        new_state[table.name] = reader.advanced(table, plan)
+    counts.cursor_to = _cursor_text(new_state.get(table.name, {}))
     return manifest.TableLoad(table, load_id, plan, counts, started, datetime.now(UTC))
 
 
-def _reader(
+def open_reader(
     connection: duckdb.DuckDBPyConnection, settings: Settings, endpoints: Endpoints, source: SourceName
 ) -> AnyReader:
+    """The reader of a source, a context manager. Raises ConfigurationError when the source has no address."""
     address = {
         "oltp": endpoints.postgres_uri,
         "mongodb": endpoints.mongodb_uri,
@@ -291,19 +330,8 @@ def _seal_facts(load: manifest.TableLoad) -> dict[str, Any]:
     }
 
 
-def _store_quarantine(connection: duckdb.DuckDBPyConnection) -> None:
-    """A bad row that is read again is not counted again, unless it changed or its reason did."""
-    connection.execute(f"""
-        insert into {CATALOG}.raw_ops.quarantine
-        select pending.* from pending_quarantine as pending
-        anti join {CATALOG}.raw_ops.quarantine as kept
-            on pending.source = kept.source and pending.table_name = kept.table_name
-            and pending.position is not distinct from kept.position
-            and pending.reason = kept.reason and pending.payload::varchar is not distinct from kept.payload::varchar
-    """)
-
-
-def _duckdb_failure(source: str, error: duckdb.Error | OSError) -> WarehouseError:
+def landing_failure(source: str, error: duckdb.Error | OSError) -> WarehouseError:
+    """DuckDB's error as ours: its class only, because its message may quote a value."""
     return WarehouseError(
         f"{source}: landing failed ({type(error).__name__})",
         kept="everything landed before; the load that failed is discarded on the next run",

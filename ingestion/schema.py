@@ -181,6 +181,11 @@ class Table:
         return f"{self.raw_schema}.{self.name}"
 
 
+def position_sql(table: Table) -> str:
+    """SQL: where a row stands at its source, as one text, from its key columns."""
+    return " || '|' || ".join(f"coalesce(\"{key}\"::varchar, '')" for key in table.key)
+
+
 def landed_parts(leaf: Leaf) -> list[tuple[str, str]]:
     """What one classified value lands as: (name, DuckDB type) each."""
     if leaf.data_class == "forbidden":

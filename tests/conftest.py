@@ -22,6 +22,19 @@ hypothesis.settings.load_profile("default")
 MakeSettings = Callable[..., Settings]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test-full` gives `--run-slow`."""
+    parser.addoption("--run-slow", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked slow, saying so, unless it was asked for."""
+    if not config.getoption("--run-slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: `make test-full` (pytest --run-slow) runs it"))
+
+
 @pytest.fixture(scope="session")
 def make_settings() -> MakeSettings:
     """Settings of a new home with fresh keys: `make_settings(home, **overrides)`.

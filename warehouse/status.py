@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import duckdb
 
+from ingestion import quarantine
 from warehouse.core.database import open_published
 from warehouse.core.errors import WarehouseError
 from warehouse.core.locks import describe_holder
@@ -36,6 +38,14 @@ class TableLoad:
     source_rows: int
     landed_rows: int
     quarantined_rows: int
+    deleted_rows: int
+    amount_sum: Decimal | None
+    """Of what landed, all currencies: a checksum, not money."""
+    key_checksum: str | None
+    cursor_from: str | None
+    cursor_to: str | None
+    seconds: float
+    lake_bytes: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class Status:
     """`public.fct_sales` → rows."""
     loads: tuple[TableLoad, ...]
     """As of the last publish."""
+    alerts: tuple[str, ...]
+    """Tables whose newest load refused more than the tolerated share."""
     quality: dict[str, dict[str, Any]]
     """Border → its last quality report."""
     problem: str | None
@@ -65,6 +77,7 @@ class Status:
         data["published_at"] = self.published_at.isoformat(timespec="seconds") if self.published_at else None
         for load in data["loads"]:
             load["finished_at"] = load["finished_at"].isoformat(timespec="seconds")
+            load["amount_sum"] = None if load["amount_sum"] is None else str(load["amount_sum"])
         return data
 
 
@@ -97,6 +110,11 @@ def status(settings: Settings, *, now: datetime | None = None) -> Status:
         published_age_hours=_hours(now, published_at) if published_at else None,
         published_rows=rows,
         loads=loads,
+        alerts=tuple(
+            quarantine.alerts(
+                {f"{load.source}.{load.table}": (load.quarantined_rows, load.source_rows) for load in loads}
+            )
+        ),
         quality=_quality(home),
         problem=problem,
     )
@@ -119,16 +137,19 @@ def count_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
 def _loads(connection: duckdb.DuckDBPyConnection, now: datetime) -> tuple[TableLoad, ...]:
     rows = connection.execute(
         f"""
-        select source, table_name, mode, finished_at, source_rows, landed_rows, quarantined_rows
+        select
+            source, table_name, mode, finished_at, source_rows, landed_rows, quarantined_rows, deleted_rows,
+            amount_sum, key_checksum, cursor_from, cursor_to,
+            epoch(finished_at) - epoch(started_at) as seconds, lake_bytes
         from {CATALOG}.raw_ops.load_manifest
-        where status = 'completed'
+        where status = 'completed' and mode <> 'retry'
         qualify row_number() over (partition by source, table_name order by finished_at desc) = 1
         order by source, table_name
         """
     ).fetchall()
     return tuple(
-        TableLoad(source, table, mode, finished, _hours(now, finished), read, landed, quarantined)
-        for source, table, mode, finished, read, landed, quarantined in rows
+        TableLoad(source, table, mode, finished, _hours(now, finished), *counts)
+        for source, table, mode, finished, *counts in rows
     )
 
 

@@ -5,14 +5,14 @@ A reader gives relations; it decides nothing about privacy, history or loading.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ingestion.schema import Table
 from ingestion.shapes import Shape
 
-Mode = Literal["compare", "incremental", "offsets", "changes"]
+Mode = Literal["compare", "incremental", "offsets", "changes", "retry"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Plan:
     Attributes:
         mode: `compare` reads all of it and finds deletions; `incremental` reads from the cursor on, minus the lag;
             `offsets` reads a topic from the committed offsets to the high watermarks seen at the start;
-            `changes` reads given rows (`bounds["keys"]`: a relation of their keys), those not found are deleted.
+            `changes` reads given rows (`bounds["keys"]`: a relation of their keys), those not found are deleted;
+            `retry` reads the rows at given positions of the quarantine.
         source_rows: what the source itself counts for exactly this read.
         cursor_from: where it starts, as text; None from the beginning.
         bounds: what the reader needs to read it.
@@ -64,6 +65,10 @@ class Reader(Protocol):
 
     def plan(self, table: Table, state: dict[str, Any], *, full: bool) -> Plan:
         """Decide how to read `table`, given what the last run left in `state`."""
+        ...
+
+    def at(self, table: Table, positions: Sequence[str]) -> Plan:
+        """Read just the rows at these positions of the quarantine, those that the source still has."""
         ...
 
     def chunks(self, table: Table, plan: Plan) -> Iterator[str | Chunk]:

@@ -7,7 +7,8 @@ quarantine as (
         source_system,
         table_name,
         refusal_reason,
-        quarantined_at
+        quarantined_at,
+        resolved_at
     from {{ ref('stg_ops__quarantine') }}
 ),
 
@@ -19,6 +20,7 @@ final as (
         table_name,
         refusal_reason,
         count(*) as refused_rows,
+        count(*) - count(resolved_at) as open_rows,
         min(quarantined_at) as first_quarantined_at,
         max(quarantined_at) as last_quarantined_at
     from quarantine

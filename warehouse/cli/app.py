@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from warehouse.cli import console
-from warehouse.core.errors import ConfigurationError
+from warehouse.core.errors import ConfigurationError, LoadIncomplete
 from warehouse.core.keys import create_missing_keys
 from warehouse.core.settings import Settings, Target, get_settings, load_settings
+
+if TYPE_CHECKING:  # a command imports what it needs when it runs
+    from ingestion.schema import SourceName
 
 app = typer.Typer(
     name="warehouse",
@@ -157,6 +160,17 @@ def ingest(
     reconcile_keys: Annotated[
         bool, typer.Option("--reconcile-keys", help="Compare all keys of large tables: finds deletions.")
     ] = False,
+    reconcile: Annotated[
+        bool,
+        typer.Option("--reconcile", help="Land nothing: compare every row with its source; exit 5 on a difference."),
+    ] = False,
+    retry_quarantined: Annotated[
+        bool,
+        typer.Option("--retry-quarantined", help="Read only the rows in quarantine again; land those that fit now."),
+    ] = False,
+    discard_pending: Annotated[
+        bool, typer.Option("--discard-pending", help="Give up packages that cannot be loaded, then land as usual.")
+    ] = False,
     follow: Annotated[
         bool,
         typer.Option("--follow", help="Go on landing what MongoDB and Kafka tell, in micro-batches."),
@@ -169,7 +183,10 @@ def ingest(
         _follow(source, full, max_batches, json_)
         return
     with console.errors(json_):
+        if reconcile and (full or accept_deletes or reconcile_keys or retry_quarantined or discard_pending):
+            raise ConfigurationError("--reconcile lands nothing", todo="give it without another option")
         from ingestion.run import LIVE_SOURCES
+        from ingestion.run import discard_pending as discard
         from ingestion.run import ingest as run
         from warehouse import servers
         from warehouse.core.locks import writer_lock
@@ -177,7 +194,13 @@ def ingest(
 
         settings = _settings()
         chosen = tuple(name for name in LIVE_SOURCES if not source or name in {choice.value for choice in source})
+        if reconcile:
+            _reconcile(settings, chosen, json_)
+            return
         with writer_lock(settings, "ingest"), console.progress(quiet=json_) as progress:
+            if discard_pending:
+                for name, loads in discard(settings, chosen).items():
+                    progress(f"{name}: {loads} loads discarded; their rows are read again")
             report = run(
                 settings,
                 servers.resolve(settings),
@@ -186,6 +209,7 @@ def ingest(
                 full=full,
                 accept_deletes=accept_deletes,
                 reconcile_keys=reconcile_keys,
+                retry_quarantined=retry_quarantined,
                 progress=progress,
             )
         if json_:
@@ -200,6 +224,11 @@ def ingest(
                 for name, counts in item.tables.items()
             ]  # fmt: skip
             console.print_table(None, ("table", "read", "new", "unchanged", "deleted", "quarantined"), rows)
+            for item in report.sources:
+                if item.resolved:
+                    console.out.print(f"{item.source}: {item.resolved} quarantined rows fit now and are resolved")
+                for alert in item.alerts:
+                    console.out.print(f"{item.source}: {alert}")
 
 
 def _follow(source: list[SourceChoice] | None, full: bool, max_batches: int | None, json_: bool) -> None:
@@ -339,6 +368,19 @@ def doctor(json_: Json = False) -> None:
         show_findings(findings, json_)
         if any(finding.severity == "error" for finding in findings):
             raise typer.Exit(1)
+
+
+def _reconcile(settings: Settings, sources: tuple[SourceName, ...], as_json: bool) -> None:
+    from ingestion.reconcile import reconcile
+    from warehouse import servers
+    from warehouse.cli.summary import show_reconciliation
+    from warehouse.core.locks import writer_lock
+
+    with writer_lock(settings, "reconcile"), console.progress(quiet=as_json) as progress:
+        result = reconcile(settings, servers.resolve(settings), sources=sources, progress=progress)
+    show_reconciliation(result, as_json)
+    if result.differences:
+        raise typer.Exit(LoadIncomplete.exit_code)
 
 
 def _check_target(target: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from ingestion.reconcile import Reconciliation
 from warehouse import servers
 from warehouse.cli import console
 from warehouse.core.paths import Home
@@ -82,6 +83,39 @@ def _remark(detail: dict[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
 
 
+def show_reconciliation(result: Reconciliation, as_json: bool) -> None:
+    """Every table against its source."""
+    if as_json:
+        console.print_json(result.to_dict())
+        return
+    rows = [
+        (
+            f"{table.source}.{table.table}",
+            table.source_rows,
+            table.warehouse_rows,
+            table.quarantined_rows,
+            table.missing_rows,
+            table.surplus_rows,
+            table.different_rows,
+            table.repeated_rows,
+            "" if table.source_amount is None else ("differs" if table.amounts_differ else "equal"),
+        )
+        for table in result.tables
+    ]
+    columns = ("table", "source", "warehouse", "quarantined", "missing", "surplus", "different", "repeated", "amount")
+    console.print_table("reconciliation", columns, rows)
+    for table in result.tables:
+        if table.expired_rows or table.skipped_offsets:
+            console.out.print(
+                f"{table.source}.{table.table}: {table.expired_rows:,} landed messages have left the broker, "
+                f"{table.skipped_offsets:,} offsets hold no message"
+            )
+        for problem in table.problems:
+            console.out.print(Text(problem, style="red"))
+    style = "bold red" if result.differences else "green"
+    console.out.print(Text(f"{result.differences:,} differences", style=style))
+
+
 def show_status(status: Status, as_json: bool) -> None:
     """What is loaded and how fresh."""
     if as_json:
@@ -114,14 +148,30 @@ def show_status(status: Status, as_json: bool) -> None:
             f"{load.age_hours:.1f}",
             load.source_rows,
             load.landed_rows,
+            load.deleted_rows,
             load.quarantined_rows,
+            "" if load.amount_sum is None else str(load.amount_sum),
+            _shortened(load.cursor_to),
+            f"{load.seconds:.1f}",
+            load.lake_bytes,
         )
         for load in status.loads
     ]
     if loads:
-        console.print_table("loads", ("table", "mode", "hours ago", "read", "new", "quarantined"), loads)
+        columns = (
+            "table", "mode", "hours ago", "read", "new", "deleted", "quarantined", "amount sum", "read to", "seconds",
+            "bytes",
+        )  # fmt: skip
+        console.print_table("loads", columns, loads)
+    for alert in status.alerts:
+        console.out.print(Text(f"quarantine {alert}; `warehouse ingest --retry-quarantined`", style="yellow"))
     if status.published_rows:
         console.print_table("published", ("table", "rows"), list(status.published_rows.items()))
+
+
+def _shortened(cursor: str | None) -> str:
+    """A cursor that fits a column: offsets as they are, times to the second."""
+    return "" if cursor is None else cursor[:19] if "T" in cursor else cursor
 
 
 def show_findings(findings: list[Finding], as_json: bool) -> None:

@@ -37,13 +37,21 @@ _CANONICAL_SQL = f"""
         when 'ip' then translate(split_part(trim(m, '{_SPACE}'), '/', 1), '{_UPPER}', '{_LOWER}')
         when 'postal_code' then translate(regexp_replace(m, '[{_SPACE}-]', '', 'g'), '{_LOWER}', '{_UPPER}')
         when 'name' then translate(
-            regexp_replace(trim(nfc_normalize(m), '{_SPACE}'), '[{_SPACE}]+', ' ', 'g'), '{_UPPER}', '{_LOWER}'
+            regexp_replace(trim(nfc(m), '{_SPACE}'), '[{_SPACE}]+', ' ', 'g'), '{_UPPER}', '{_LOWER}'
         )
-        else trim(nfc_normalize(m), '{_SPACE}')
+        else trim(nfc(m), '{_SPACE}')
     end
 """
 
 _MACROS = (
+    # nfc_normalize forgets what follows a NUL, so that two values would share one token
+    """create or replace temp macro nfc(m) as (
+        case
+            when contains(m, chr(0))
+                then array_to_string(list_transform(string_split(m, chr(0)), lambda part: nfc_normalize(part)), chr(0))
+            else nfc_normalize(m)
+        end
+    )""",
     f"create or replace temp macro canonical(domain, m) as ({_CANONICAL_SQL})",
     f"""create or replace temp macro pseudonymise(domain, m) as (
         case

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, cast
 
@@ -78,8 +79,16 @@ class MongoReader:
 
     def __exit__(self, *exception: object) -> None:
         if self._session is not None:
-            self._session.end_session()
+            with suppress(PyMongoError):  # a server that is gone cannot end it
+                self._session.end_session()
         self._client.close()
+        error = exception[1] if len(exception) > 1 else None
+        if isinstance(error, PyMongoError):
+            raise SourceUnavailable(
+                f"MongoDB went away while it was read ({type(error).__name__})",
+                kept="everything landed before; nothing of this run's MongoDB load was kept",
+                todo="check the server, then run `warehouse ingest mongodb` again",
+            ) from None
 
     def check_shape(self, tables: list[Table]) -> list[str]:
         """Every pinned collection must exist; returns alerts about collections that do not land."""
@@ -109,6 +118,15 @@ class MongoReader:
             cursor_from=started,
             bounds={"query": query, "cursor": cursor, "cursor_text": cursor_text},
         )
+
+    def at(self, table: Table, positions: Sequence[str]) -> Plan:
+        """Documents by `_id`, whose text may stand for an ObjectId or a number."""
+        self.open_snapshot()
+        wanted: list[Any] = list(positions)
+        wanted += [bson.ObjectId(position) for position in positions if bson.ObjectId.is_valid(position)]
+        wanted += [int(position) for position in positions if re.fullmatch("-?[0-9]{1,18}", position)]
+        query = {"_id": {"$in": wanted}}
+        return Plan("retry", source_rows=self._count(table, query), bounds={"query": query})
 
     def open_snapshot(self) -> None:
         """From here on, reads are of one moment: the moment of the first of them."""

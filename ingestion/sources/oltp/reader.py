@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -148,6 +148,13 @@ class OltpReader:
         since = datetime.fromisoformat(cursor) - timedelta(seconds=self.settings.cursor_lag_seconds)
         where = f'("{table.cursor}" >= timestamptz \'{since.isoformat()}\' or "{table.cursor}" is null)'
         return self._survey(table, origin, cursor, where)
+
+    def at(self, table: Table, positions: Sequence[str]) -> Plan:
+        """Rows by key, in PostgreSQL's own words: of a single text key it uses the index."""
+        parts = [f'"{key}"::text' for key in table.key]
+        place = parts[0] if len(parts) == 1 else " || '|' || ".join(f"coalesce({part}, '')" for part in parts)
+        where = f"{place} in ({', '.join(map(sql_text, positions))})"
+        return replace(self._survey(table, self._catalog()[table.origin], None, where), mode="retry")
 
     def chunks(self, table: Table, plan: Plan) -> Iterator[str]:
         """Relations over the source's columns, by the way that :meth:`plan` chose."""

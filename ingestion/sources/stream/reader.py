@@ -8,7 +8,7 @@ new, and a topic that is new and matches a pinned pattern (a name that begins wi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import duckdb
@@ -151,12 +151,32 @@ class StreamReader(Topics):
             "offsets",
             source_rows=sum(stop[each] - start[each] for each in start),
             cursor_from=_text(table, committed) or None,
-            bounds={"stop": stop},
+            bounds={"start": start, "stop": stop},
         )
+
+    def at(self, table: Table, positions: Sequence[str]) -> Plan:
+        """Messages by partition and offset, those that retention has left."""
+        there = self.plan(table, {}, full=True).bounds
+        runs: list[tuple[tuple[str, int], int, int]] = []
+        for each, offset in sorted(_place_of(position) for position in positions):
+            if each not in there["start"] or not there["start"][each] <= offset < there["stop"][each]:
+                continue
+            if runs and runs[-1][0] == each and runs[-1][2] == offset:
+                runs[-1] = (each, runs[-1][1], offset + 1)
+            else:
+                runs.append((each, offset, offset + 1))
+        return Plan("retry", source_rows=sum(stop - start for _, start, stop in runs), bounds={"runs": runs})
 
     def chunks(self, table: Table, plan: Plan) -> Iterator[str]:
         """Arrow relations of at most CHUNK_MESSAGES messages, or about CHUNK_BYTES."""
-        with ReadAhead(self._read(table, plan.bounds["stop"])) as read:
+        for each, start, stop in plan.bounds.get("runs", ()):
+            self._positions[table.name] = {each: start}
+            yield from self._relations(table, {each: stop})
+        if "stop" in plan.bounds:
+            yield from self._relations(table, plan.bounds["stop"])
+
+    def _relations(self, table: Table, stop: Offsets) -> Iterator[str]:
+        with ReadAhead(self._read(table, stop)) as read:
             for messages in read:
                 self.connection.register(_VIEW, pa.Table.from_batches(messages.to_batches(_ROWS_PER_BATCH)))
                 # a value that is not JSON must not reach the boundary's JSON functions: their errors would print it
@@ -240,6 +260,11 @@ def _name(table: Table, each: tuple[str, int]) -> str:
     """A partition in the state: its number, and its topic where the table is not of one topic."""
     topic, partition = each
     return str(partition) if topic == table.origin else f"{topic}/{partition}"
+
+
+def _place_of(position: str) -> tuple[tuple[str, int], int]:
+    topic, partition, offset = position.rsplit("|", 2)
+    return (topic, int(partition)), int(offset)
 
 
 def _place(message: Message) -> tuple[tuple[str, int], int]:

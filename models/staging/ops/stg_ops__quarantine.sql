@@ -9,7 +9,8 @@ source as (
         position as source_position,
         reason as refusal_reason,
         payload as tokenised_payload,
-        quarantined_at
+        quarantined_at,
+        resolved_at
     from {{ source('ops', 'quarantine') }}
 )
 

@@ -1,0 +1,271 @@
+"""Is the warehouse what the sources are? Every row of every table, compared without landing anything.
+
+An independent check: it shares the boundary with landing, because a token can only be compared with a token, and
+nothing else. It does not use landing's row hash, counts, cursors or joins, but digests the landed columns of both
+sides itself, so it also sees what went wrong between the lake and the warehouse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+
+from ingestion import boundary
+from ingestion.lake import sql_text
+from ingestion.load import read_state
+from ingestion.run import LIVE_SOURCES, AnyReader, landing_failure, open_reader
+from ingestion.schema import BOOKKEEPING, SourceName, Table, tables
+from ingestion.sources import Plan
+from ingestion.sources.stream.reader import offsets_of
+from ingestion.treatment import Treatment
+from warehouse.core.database import open_warehouse
+from warehouse.core.endpoints import Endpoints
+from warehouse.core.progress import Progress, silent
+from warehouse.core.settings import CATALOG, Settings
+from warehouse.privacy.tokens import token_key
+
+
+@dataclass(frozen=True)
+class TableComparison:
+    """One table against its source."""
+
+    source: SourceName
+    table: str
+    source_rows: int
+    quarantined_rows: int
+    """Rows at the source that do not fit the pinned schema; they are compared no further."""
+    warehouse_rows: int
+    """Current rows, deleted ones aside."""
+    missing_rows: int
+    """At the source and not in the warehouse: lost, or not landed yet."""
+    surplus_rows: int
+    """In the warehouse and not at the source: a deletion that was not seen, or invented."""
+    different_rows: int
+    """On both sides under one key, with other content."""
+    repeated_rows: int
+    """Rows beyond the first of their key, on either side."""
+    source_amount: Decimal | None = None
+    """Sum of the table's amount over the rows that fit (a checksum of all currencies, not money)."""
+    warehouse_amount: Decimal | None = None
+    expired_rows: int = 0
+    """Messages in the warehouse that the broker's retention has dropped since: not a difference."""
+    skipped_offsets: int = 0
+    """Offsets below the end that the broker delivers no message for (transaction markers, compaction)."""
+    problems: tuple[str, ...] = ()
+    """Each counts as one difference."""
+
+    @property
+    def amounts_differ(self) -> bool:
+        """Whether the sums differ; no row at all is a sum of nothing."""
+        return (self.source_amount or 0) != (self.warehouse_amount or 0)
+
+    @property
+    def differences(self) -> int:
+        """0 when the table is what its source is."""
+        rows = self.missing_rows + self.surplus_rows + self.different_rows + self.repeated_rows
+        return rows + self.amounts_differ + len(self.problems)
+
+
+@dataclass
+class Reconciliation:
+    """Every table that was compared."""
+
+    tables: list[TableComparison] = field(default_factory=list)
+
+    @property
+    def differences(self) -> int:
+        """Over all tables."""
+        return sum(table.differences for table in self.tables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`; amounts as text."""
+        return {
+            "differences": self.differences,
+            "tables": [
+                {
+                    **asdict(table),
+                    "source_amount": _text(table.source_amount),
+                    "warehouse_amount": _text(table.warehouse_amount),
+                    "differences": table.differences,
+                }
+                for table in self.tables
+            ],
+        }
+
+
+def reconcile(
+    settings: Settings,
+    endpoints: Endpoints,
+    *,
+    sources: Sequence[SourceName] = LIVE_SOURCES,
+    progress: Progress = silent,
+) -> Reconciliation:
+    """Compare the raw tables with their sources, each source in one snapshot where it has one. Changes nothing.
+
+    What changed at a source since the last landing is a difference. The caller holds the writer's lock.
+
+    Raises:
+        SourceUnavailable, SchemaDrift: as for landing.
+        WarehouseError: a comparison could not be made.
+    """
+    result = Reconciliation()
+    with open_warehouse(settings, read_only=True, postgres=True) as connection:
+        boundary.install(connection, token_key(settings))
+        for source in sources:
+            try:
+                result.tables += _compare_source(connection, settings, endpoints, source, progress)
+            except duckdb.Error as error:
+                raise landing_failure(source, error) from None
+    return result
+
+
+def _compare_source(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    endpoints: Endpoints,
+    source: SourceName,
+    progress: Progress,
+) -> list[TableComparison]:
+    state = read_state(connection, settings, source)
+    pinned = list(tables(source).values())
+    compared = []
+    with open_reader(connection, settings, endpoints, source) as reader:
+        reader.check_shape(pinned)
+        for table in pinned:
+            found = _compare(connection, reader, table, state.get(table.name, {}))
+            progress(f"{source}.{table.name}: {found.source_rows:,} rows, {found.differences:,} differences")
+            compared.append(found)
+    return compared
+
+
+def _compare(
+    connection: duckdb.DuckDBPyConnection, reader: AnyReader, table: Table, state: dict[str, Any]
+) -> TableComparison:
+    plan = reader.plan(table, {}, full=True)
+    _digest_source(connection, reader, table, plan)
+    still_there = _still_there(plan)
+    connection.execute(f"""
+        create or replace temp table in_warehouse as
+        select {_digest(table.key)} as k, {_digest(_columns(table))} as v, {_amount(table)} as amount
+        from {CATALOG}.{table.qualified}
+        where _deleted_at is null and {still_there}
+    """)
+    total = f"select count(*) from {CATALOG}.{table.qualified} where _deleted_at is null"
+    source_rows, quarantined, source_amount = _row(
+        connection, "select count(*), count(*) filter (not fits), sum(amount) filter (fits) from at_source"
+    )
+    (warehouse_rows,) = _row(connection, total)
+    (compared_rows,) = _row(connection, "select count(*) from in_warehouse")
+    (warehouse_amount,) = _row(
+        connection, "select sum(amount) from in_warehouse anti join (from at_source where not fits) using (k)"
+    )
+    missing, surplus, different, repeated = _row(
+        connection,
+        """
+        with source as (
+            select k, any_value(v) as v, bool_and(fits) as fits, count(*) as n from at_source group by k
+        ),
+        warehouse as (select k, any_value(v) as v, count(*) as n from in_warehouse group by k)
+        select
+            count(*) filter (warehouse.k is null and source.fits),
+            count(*) filter (source.k is null),
+            count(*) filter (source.fits and warehouse.k is not null and source.v <> warehouse.v),
+            coalesce(sum(if(source.fits, source.n, 1) - 1 + coalesce(warehouse.n, 1) - 1), 0)::bigint
+        from source full join warehouse using (k)
+        """,
+    )
+    return TableComparison(
+        source=table.source,
+        table=table.name,
+        source_rows=source_rows,
+        quarantined_rows=quarantined,
+        warehouse_rows=warehouse_rows,
+        missing_rows=missing,
+        surplus_rows=surplus,
+        different_rows=different,
+        repeated_rows=repeated,
+        source_amount=source_amount,
+        warehouse_amount=warehouse_amount,
+        expired_rows=warehouse_rows - compared_rows,
+        skipped_offsets=max(plan.source_rows - source_rows, 0) if plan.mode == "offsets" else 0,
+        problems=_problems(table, plan, state, source_rows),
+    )
+
+
+def _digest_source(connection: duckdb.DuckDBPyConnection, reader: AnyReader, table: Table, plan: Plan) -> None:
+    """Fill `at_source`: 16 bytes of key and 16 of content per row, so that ten million fit into memory."""
+    treatment = Treatment(connection, table)
+    connection.execute(
+        "create or replace temp table at_source (k uhugeint, v uhugeint, amount decimal(38, 4), fits boolean)"
+    )
+    for relation in reader.chunks(table, plan):
+        connection.execute(f"""
+            insert into at_source
+            select {_digest(table.key)}, {_digest(_columns(table))}, {_amount(table)}, reason is null
+            from ({treatment.sql(relation, keep=False)})
+        """)
+    if not table.is_document and not plan.unique_keys:  # of rows that share a key, none can be taken for the true one
+        connection.execute("""
+            update at_source set fits = false
+            where k in (select k from at_source group by k having count(*) > 1)
+        """)
+
+
+def _columns(table: Table) -> tuple[str, ...]:
+    kept = {name for name, _ in BOOKKEEPING}
+    return tuple(name for name, _ in table.landed_columns if name not in kept)
+
+
+def _digest(columns: Sequence[str]) -> str:
+    """SQL: one number for the values of these columns, in which null is not the empty text."""
+    values = ", ".join(f'coalesce("{name}"::varchar, chr(30))' for name in columns)
+    return f"md5_number(concat_ws(chr(31), {values}))"
+
+
+def _amount(table: Table) -> str:
+    if table.amount is None:
+        return "null::decimal(38, 4)"
+    value = f"json_extract_string(document, '$.{table.amount}')" if table.is_document else f'"{table.amount}"'
+    return f"try_cast({value} as decimal(38, 4))"
+
+
+def _still_there(plan: Plan) -> str:
+    """SQL: whether a landed message is one that the broker still has; true for every other row."""
+    starts = plan.bounds.get("start")
+    if starts is None:
+        return "true"
+    ranges = " or ".join(
+        f"(kafka_topic = {sql_text(topic)} and kafka_partition = {partition} and kafka_offset >= {start})"
+        for (topic, partition), start in starts.items()
+    )
+    return f"({ranges or 'false'})"
+
+
+def _problems(table: Table, plan: Plan, state: dict[str, Any], read: int) -> tuple[str, ...]:
+    """What is wrong with a position rather than with a row."""
+    if plan.mode != "offsets":
+        if read != plan.source_rows:
+            return (f"{table.origin}: the source counts {plan.source_rows} rows and gave {read}",)
+        return ()
+    found = []
+    for (topic, partition), position in sorted(offsets_of(table, state).items()):
+        if (topic, partition) not in plan.bounds["stop"]:
+            found.append(f"{topic}: partition {partition} is gone")
+        elif position > plan.bounds["stop"][topic, partition]:
+            found.append(f"{topic}: partition {partition} ends before the committed offset")
+        elif position < plan.bounds["start"][topic, partition]:
+            found.append(f"{topic}: partition {partition} lost messages that were never read")
+    return tuple(found)
+
+
+def _row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    row = connection.execute(sql).fetchone()
+    return row if row is not None else ()
+
+
+def _text(amount: Decimal | None) -> str | None:
+    return None if amount is None else str(amount)

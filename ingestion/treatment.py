@@ -1,0 +1,79 @@
+"""Every way through the boundary: what incoming rows become, as SQL. Landing and reconciliation share it."""
+
+from __future__ import annotations
+
+import duckdb
+
+from ingestion.boundary import Boundary, compile_boundary
+from ingestion.schema import Table
+from ingestion.shapes import compile_shape
+from ingestion.sources import Chunk, Piece
+from ingestion.verbatim import MAX_SKELETONS, SKELETON_SQL, is_clean, verbatim_boundary
+
+_VAULT_TYPE = "struct(path varchar, token varchar, value varchar)[]"
+
+
+class Treatment:
+    """The treatment of one table's rows. It may leave the temporary table `incoming` behind."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+        self.connection = connection
+        self.table = table
+        self.boundary = compile_boundary(table)
+        self._verbatim = verbatim_boundary(table, self.boundary)
+
+    def sql(self, chunk: str | Chunk, *, keep: bool = True) -> str:
+        """A query of treated rows: landed columns, `reason`, `payload`, `unknown`; `keep`: `vault` and `subject`."""
+        if isinstance(chunk, Chunk):
+            parts = [self._treated_piece(piece) for piece in chunk.pieces]
+        elif self.table.is_document:
+            parts = self._treated_documents(chunk)
+        else:
+            parts = [_treated_sql(self.boundary, f"({chunk})", keep=keep)]
+        return " union all ".join(parts)
+
+    def _treated_documents(self, relation: str) -> list[str]:
+        """Clean documents land as they came, the others are rebuilt."""
+        self.connection.execute(
+            f"create or replace temp table incoming as select *, {SKELETON_SQL} as skeleton from ({relation})"
+        )
+        found = self.connection.execute(
+            f"select skeleton from incoming group by skeleton order by count(*) desc limit {MAX_SKELETONS}"
+        ).fetchall()
+        clean = [skeleton for (skeleton,) in found if skeleton is not None and is_clean(self.table, skeleton)]
+        if len(clean) == len(found) < MAX_SKELETONS:
+            return [_treated_sql(self._verbatim, "incoming")]
+        self.connection.execute(
+            "create or replace temp table clean_skeletons as select unnest($clean::varchar[]) as skeleton",
+            {"clean": clean},
+        )
+        return [
+            _treated_sql(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))"),
+            _treated_sql(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))"),
+        ]
+
+    def _treated_piece(self, piece: Piece) -> str:
+        if piece.shape is None:
+            return _treated_sql(self.boundary, f"({piece.relation})")
+        boundary = compile_shape(self.table, piece.shape)
+        if boundary is None:
+            raise ValueError(f"{self.table.origin}: a shape without a boundary of its own")
+        return _treated_sql(boundary, f"({piece.relation})")
+
+
+def _treated_sql(boundary: Boundary, relation: str, *, keep: bool = True) -> str:
+    """The rows of a relation after their treatment, with the outcome of their checks; `keep` what the vault gets."""
+    landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
+    vault = ", ".join(
+        f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}" for rule in boundary.vault
+    )
+    kept = f"[{vault}]::{_VAULT_TYPE} as vault, {boundary.subject} as subject," if keep else ""
+    return f"""
+        select *, {boundary.unknown} as unknown from (
+            select
+                {landed},
+                {boundary.reason} as reason, {kept}
+                case when reason is not null then {boundary.payload} end as payload
+            from {relation}
+        )
+    """

@@ -1,0 +1,184 @@
+"""Values that break loaders: each lands exactly, or stands in quarantine with position and reason, counted."""
+
+from __future__ import annotations
+
+import bson
+import pytest
+from bson.raw_bson import RawBSONDocument
+
+from ingestion.quarantine import MAX_QUARANTINED_SHARE
+from tests.faults.naive import NaiveLoader
+from tests.faults.world import World
+
+PLANTED = "planted-value-77c1"
+
+
+def entries(world: World, source: str) -> set[tuple[str, bool]]:
+    """(reason, whether it is resolved) of the quarantine."""
+    with_reasons = world.row(
+        "select list(distinct {'reason': reason, 'resolved': resolved_at is not null})"
+        f" from raw_ops.quarantine where source = '{source}'"
+    )[0]
+    return {(entry["reason"], entry["resolved"]) for entry in with_reasons or []}
+
+
+def break_on_bad_rows(naive: NaiveLoader, bad: int) -> None:
+    """What a loader does that skips what it cannot read: the rows are gone and nobody is told."""
+    naive.run()
+    del naive.rows[-bad:]
+    assert naive.differences >= bad
+
+
+def test_events_that_are_not_events(world: World) -> None:
+    good = b'{"schema_version": 1, "event_type": "payment.captured", "transaction_id": "TXN001", "amount": "1.00"}'
+    bad = {
+        b'{"amount": "\xff\xfe"}': "not UTF-8",
+        b"{not json " + PLANTED.encode(): "not JSON",
+        b"[1, 2, 3]": "not an object",
+    }
+    kept = [
+        b'{"schema_version": 1, "event_type": "nul", "reason": "a\\u0000b"}',
+        b'{"schema_version": 1, "event_type": "large", "reason": "' + b"x" * 900_000 + b'"}',
+        b'{"schema_version": 1, "event_type": "exact", "amount": "99999999999999.9999"}',
+    ]
+    naive = world.naive_events()
+    world.produce(good, *bad, *kept, good, partition=1)
+    counts = world.ingest("stream").sources[0]
+    assert counts.total("quarantined_rows") == len(bad)
+    assert counts.total("landed_rows") == len(kept) + 2
+    assert {reason for reason, _ in entries(world, "stream")} >= set(bad.values())
+    world.assert_whole("stream")
+    assert world.row(f"select count(*) from raw_ops.quarantine where payload::varchar like '%{PLANTED}%'") == (0,)
+    break_on_bad_rows(naive, len(bad))
+
+
+def test_documents_that_json_cannot_carry(world: World) -> None:
+    naive = world.naive_documents()
+    broken = bson.encode({"_id": "broken-utf8", "transaction_id": "broken", "status": "XXXX"})
+    world.documents.Transactions.insert_one(RawBSONDocument(broken.replace(b"XXXX", b"\xff\xfe\xfd\xfc")))
+    world.documents.Transactions.insert_many(
+        [
+            {"_id": "nan", "transaction_id": "nan", "amount": float("nan"), "fraud_score": float("-inf")},
+            {"_id": "nul", "transaction_id": "nul", "status": "a\x00b"},
+            {"_id": "exact", "transaction_id": "exact", "amount": bson.Decimal128("12345678901234567890.1234")},
+            {"_id": "mixed", "transaction_id": "mixed", "amount": "12.50", "date": "2024-01-01"},
+            {"_id": "large", "transaction_id": "large", "status": "x" * (16 * 2**20 - 200)},
+        ]
+    )
+    counts = world.ingest("mongodb").sources[0].tables["transactions"]
+    world.assert_whole("mongodb")
+    assert counts.quarantined_rows == 1
+    found = world.row(
+        "select map_from_entries(list((_id, json_extract_string(document, '$.amount'))))"
+        " from raw_mongodb.transactions where _id in ('nan', 'exact', 'mixed')"
+    )[0]
+    assert found == {"nan": "NaN", "exact": "12345678901234567890.1234", "mixed": "12.50"}
+    length = "length(json_extract_string(document, '$.status'))"
+    assert world.row(f"select {length} from raw_mongodb.transactions where _id = 'large'") == (16 * 2**20 - 200,)
+    break_on_bad_rows(naive, 1)
+
+    world.documents.Transactions.delete_one({"_id": "large"})
+    mended = {"_id": "broken-utf8", "transaction_id": "broken", "status": "mended"}
+    world.documents.Transactions.replace_one({"_id": "broken-utf8"}, mended)
+    report = world.ingest("mongodb", retry_quarantined=True).sources[0]
+    assert (report.resolved, report.total("landed_rows")) == (1, 1)
+    assert entries(world, "mongodb") == {("undecodable document", True)}
+    world.ingest("mongodb")
+    world.assert_whole("mongodb")
+
+
+def test_a_numeric_that_is_not_a_number(world: World) -> None:
+    naive = world.naive()
+    prefix = world.add_payments(3)
+    world.sql(f"update transaction set amount = 'NaN' where transaction_id = '{prefix}2'")
+    try:
+        counts = world.ingest("oltp").sources[0].tables["transaction"]
+        assert (counts.landed_rows, counts.quarantined_rows) == (2, 1)
+        found = world.reconcile("oltp")
+        assert found.differences == 0
+        assert sum(table.quarantined_rows for table in found.tables) == 1
+        break_on_bad_rows(naive, 1)
+    finally:
+        world.sql(f"update transaction set amount = 5, tax = 1 where transaction_id = '{prefix}2'")
+    assert world.ingest("oltp", settings=world.by_cursor(), retry_quarantined=True).sources[0].resolved == 1
+    world.assert_whole("oltp")
+
+
+def test_the_quarantine_is_told_retried_and_keeps_its_history(world: World) -> None:
+    """Rows that fit now land, the others stay; what is resolved can be refused anew; a share of them is an alert."""
+    feedback = world.documents.products
+    before = feedback.count_documents({})
+    feedback.insert_many([{"_id": f"q{number}", "product_name": "no product_id"} for number in range(4)])
+    try:
+        report = world.ingest("mongodb").sources[0]
+        assert report.tables["products"].quarantined_rows == 4
+        assert [alert for alert in report.alerts if alert.startswith("products: 4 of the")]
+        assert MAX_QUARANTINED_SHARE * (before + 4) < 4
+        assert world.ingest("mongodb", retry_quarantined=True).sources[0].resolved == 0
+
+        feedback.update_many({"_id": {"$in": ["q0", "q1"]}}, {"$set": {"product_id": "PRODUCT001"}})
+        feedback.delete_one({"_id": "q3"})
+        retried = world.ingest("mongodb", retry_quarantined=True)
+        assert retried.sources[0].resolved == 2
+        assert retried.sources[0].total("landed_rows") == 2
+        assert list(retried.sources[0].tables) == ["products"], "nothing else is read"
+        assert world.reconcile("mongodb").differences == 0
+        opened = (
+            "select count(*) filter (resolved_at is null), count(*)"
+            " from raw_ops.quarantine where table_name = 'products'"
+        )
+        assert world.row(opened) == (2, 4)
+
+        feedback.update_one({"_id": "q0"}, {"$unset": {"product_id": 1}})
+        world.ingest("mongodb")
+        assert world.row(opened) == (3, 5), "refused anew is an entry of its own"
+        kept = world.row("select count(*) from raw_mongodb.products where _id = 'q0' and _deleted_at is null")
+        assert kept == (1,), "the version that fitted stays"
+        assert world.reconcile("mongodb").differences == 0
+        feedback.update_one({"_id": "q0"}, {"$set": {"product_id": "PRODUCT001"}})
+        world.ingest("mongodb")
+        assert world.row(opened) == (2, 5), "an ordinary run resolves what it reads"
+    finally:
+        feedback.delete_many({"_id": {"$regex": "^q[0-9]$"}})
+
+
+@pytest.mark.slow
+def test_poison_messages_are_read_again_by_their_offsets(world: World) -> None:
+    ends = world.ends()
+    world.produce(b"{poison one", b'{"schema_version": 1, "event_type": "fine"}', b"{poison two", partition=0)
+    world.ingest("stream")
+    retried = world.ingest("stream", retry_quarantined=True).sources[0]
+    counts = retried.tables["payments_transactions"]
+    assert counts.read_rows == counts.quarantined_rows >= 2, "what was written cannot change: it stays"
+    assert retried.resolved == 0
+    assert world.state("stream")["payments_transactions"]["offsets"] == ends | {"0": ends["0"] + 3}
+    world.assert_whole("stream")
+
+
+@pytest.mark.parametrize("change", ["delete", "double", "alter", "invent"])
+def test_reconciliation_sees_what_is_wrong_in_the_warehouse(world: World, change: str) -> None:
+    """The check itself: a warehouse that was tampered with is not equal to its source."""
+    from warehouse.core.database import open_warehouse
+
+    statement = {
+        "delete": "delete from raw_oltp.transaction where transaction_id = 'TXN003'",
+        "double": "insert into raw_oltp.transaction from raw_oltp.transaction where transaction_id = 'TXN003'",
+        "alter": "update raw_oltp.transaction set amount = amount + 0.0001 where transaction_id = 'TXN003'",
+        "invent": "insert into raw_oltp.transaction select * replace ('X' as transaction_id)"
+        " from raw_oltp.transaction where transaction_id = 'TXN003'",
+    }[change]
+    with open_warehouse(world.settings) as connection:
+        connection.execute(statement)
+    found = next(table for table in world.reconcile("oltp").tables if table.table == "transaction")
+    counts = (found.missing_rows, found.repeated_rows, found.different_rows, found.surplus_rows)
+    assert (
+        counts
+        == {
+            "delete": (1, 0, 0, 0),
+            "double": (0, 1, 0, 0),
+            "alter": (0, 0, 1, 0),
+            "invent": (0, 0, 0, 1),
+        }[change]
+    )
+    assert found.amounts_differ
+    assert found.differences == 2
