@@ -19,6 +19,8 @@ from ingestion.lake import Lake
 from ingestion.load import LandedTable, drain_pending, load_packages, read_state
 from ingestion.raw import create_raw_tables
 from ingestion.schema import SourceName, Table, tables
+from ingestion.settling import settle
+from ingestion.sources.files import land_drops
 from ingestion.sources.mongodb import MongoReader
 from ingestion.sources.oltp import OltpReader
 from ingestion.sources.stream import StreamReader
@@ -34,6 +36,7 @@ from warehouse.privacy.tokens import token_key
 AnyReader = OltpReader | MongoReader | StreamReader
 
 LIVE_SOURCES: tuple[SourceName, ...] = ("oltp", "mongodb", "stream")
+ALL_SOURCES: tuple[SourceName, ...] = (*LIVE_SOURCES, "files")
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def ingest(
     endpoints: Endpoints,
     *,
     run_id: str,
-    sources: Sequence[SourceName] = LIVE_SOURCES,
+    sources: Sequence[SourceName] = ALL_SOURCES,
     full: bool = False,
     accept_deletes: bool = False,
     reconcile_keys: bool = False,
@@ -138,6 +141,12 @@ def ingest(
         landing.prepare(connection)
         for source in sources:
             try:
+                if source == "files":
+                    dropped = land_drops(connection, settings, run_id, _store_quarantine, progress)
+                    report.sources.append(SourceReport("files", dropped.tables, dropped.alerts, dropped.seconds))
+                    if (refused := dropped.failure()) is not None:
+                        failures.append(refused)
+                    continue
                 report.sources.append(
                     _ingest_source(
                         connection,
@@ -179,14 +188,14 @@ def _ingest_source(
     started = datetime.now(UTC)
     lake = Lake(settings)
     drain_pending(connection, settings, source, progress)
+    drain_pending(connection, settings, source, progress, channel="files")
     state = read_state(connection, settings, source)
     pinned = [table for name, table in tables(source).items() if part.tables is None or name in part.tables]
     load_id = f"{started:%Y%m%dT%H%M%S%f}Z"
     report = SourceReport(source)
     loads: list[manifest.TableLoad] = []
     new_state: dict[str, Any] = {**state, **part.state}
-    for table in pinned:
-        lake.discard_unsealed(source, table.name)
+    settle(connection, lake, pinned)
     connection.execute("truncate pending_vault")
     connection.execute("truncate pending_quarantine")
 
@@ -223,6 +232,8 @@ def _ingest_source(
     _store_quarantine(connection)
     if landed or new_state != state:
         load_packages(connection, settings, source, landed, new_state, progress)
+    for entry in landed:
+        lake.mark_loaded(source, entry.table.name, load_id)
     manifest.record(connection, run_id, loads)
     report.seconds = (datetime.now(UTC) - started).total_seconds()
     return report

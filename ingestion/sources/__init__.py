@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from ingestion.schema import Table
 from ingestion.shapes import Shape
 
-Mode = Literal["compare", "incremental", "offsets", "changes"]
+Mode = Literal["compare", "incremental", "offsets", "changes", "drop"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Plan:
     Attributes:
         mode: `compare` reads all of it and finds deletions; `incremental` reads from the cursor on, minus the lag;
             `offsets` reads a topic from the committed offsets to the high watermarks seen at the start;
-            `changes` reads given rows (`bounds["keys"]`: a relation of their keys), those not found are deleted.
+            `changes` reads given rows (`bounds["keys"]`: a relation of their keys), those not found are deleted; `drop`
+            reads a file.
         source_rows: what the source itself counts for exactly this read.
         cursor_from: where it starts, as text; None from the beginning.
         bounds: what the reader needs to read it.
