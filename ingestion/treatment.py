@@ -23,7 +23,7 @@ class Treatment:
         self._verbatim = verbatim_boundary(table, self.boundary)
 
     def sql(self, chunk: str | Chunk, *, keep: bool = True) -> str:
-        """A query of the treated rows: landed columns, `reason`, `payload`, `unknown`; `keep`: `vault` and `subject`."""
+        """A query of the treated rows: landed columns, `reason`, `payload`, `unknown`; `keep`: `vault`, `subject`."""
         if isinstance(chunk, Chunk):
             parts = [self._treated_piece(piece) for piece in chunk.pieces]
         elif self.table.is_document:
