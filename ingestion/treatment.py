@@ -75,20 +75,26 @@ class Treatment:
         return self._treated(boundary, f"({piece.relation})")
 
     def _treated(self, boundary: Boundary, relation: str, *, keep: bool = True) -> str:
-        """The rows of a relation after their treatment, with what their checks found; `keep` what the vault gets."""
-        landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
-        vault = ", ".join(
-            f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}"
-            for rule in boundary.vault
+        return treated_sql(boundary, relation, keep=keep, at=self.at)
+
+
+def treated_sql(boundary: Boundary, relation: str, *, keep: bool = True, at: str = "null::varchar") -> str:
+    """The rows of a relation after their treatment, with what their checks found; `keep` what the vault gets.
+
+    `at` is SQL over an incoming row: where it stands, when its key is not enough to find it again.
+    """
+    landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
+    vault = ", ".join(
+        f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}" for rule in boundary.vault
+    )
+    kept = f"[{vault}]::{_VAULT_TYPE} as vault, {boundary.subject} as subject," if keep else ""
+    return f"""
+        select *, {boundary.unknown} as unknown from (
+            select
+                {landed},
+                {boundary.reason} as reason, {kept}
+                {at} as _at,
+                case when reason is not null then {boundary.payload} end as payload
+            from {relation}
         )
-        kept = f"[{vault}]::{_VAULT_TYPE} as vault, {boundary.subject} as subject," if keep else ""
-        return f"""
-            select *, {boundary.unknown} as unknown from (
-                select
-                    {landed},
-                    {boundary.reason} as reason, {kept}
-                    {self.at} as _at,
-                    case when reason is not null then {boundary.payload} end as payload
-                from {relation}
-            )
-        """
+    """

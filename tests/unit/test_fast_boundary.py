@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestion import boundary, schema
-from ingestion.landing import TableLanding
 from ingestion.shapes import compile_shape
 from ingestion.sources.mongodb import columns
 from ingestion.sources.mongodb.columns import Block
 from ingestion.sources.mongodb.reader import MongoReader
+from ingestion.treatment import treated_sql
 from ingestion.verbatim import SKELETON_SQL, is_clean, verbatim_boundary
 
 KEY = bytes(range(32))
@@ -61,7 +61,7 @@ def rows(connection: duckdb.DuckDBPyConnection, compiled: boundary.Boundary, rel
     found = connection.execute(f"""
         select _id, cursor_at::varchar, document::varchar, reason, unknown,
             list_filter(vault, lambda entry: entry.value is not null)::varchar, subject
-        from ({TableLanding._treated(compiled, relation)})
+        from ({treated_sql(compiled, relation)})
     """).fetchall()
     return {row[0]: row[1:] for row in found}
 
