@@ -169,6 +169,17 @@ OPS_RULES: dict[str, tuple[Expectation, ...]] = {
             column="quarantined_rows",
         ),
     ),
+    "landed_files": (
+        not_null("sha256"),
+        unique("source", "table_name", "sha256"),
+        between("rows", 1, None),
+        between("quarantined_rows", 0, None),
+        not_in_future("landed_at"),
+    ),
+    "erasure_ledger": (
+        never("an entry says what was erased", "subject is null and row_key is null", column="row_key"),
+        not_in_future("erased_at"),
+    ),
     "quarantine": (
         not_null("load_id"),
         not_null("table_name"),
@@ -181,7 +192,7 @@ OPS_RULES: dict[str, tuple[Expectation, ...]] = {
 
 
 def suites() -> list[Suite]:
-    """One suite per raw table: 19 pinned tables, the histories of those that change, three of `raw_ops`."""
+    """One suite per raw table: 19 pinned tables, the histories of those that change, those of `raw_ops`."""
     return [
         *(
             Suite(table.raw_schema, name, tuple(_rules(table, name)))

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 import duckdb
 
-from ingestion.lake import Lake, write_part
+from ingestion import erasure
+from ingestion.boundary import Boundary
+from ingestion.lake import Lake, LakePath, write_part
 from ingestion.schema import Table, position_sql
 from ingestion.sources import Chunk, Plan
 from ingestion.treatment import Treatment
@@ -43,8 +44,10 @@ class Counts:
     unknown_keys: int = 0
     missing_keys: int = 0
     """Keys of the source that neither landed before nor were read now; counted by :meth:`TableLanding.compare_keys`."""
+    erased_rows: int = 0
+    """Of the unchanged rows, those that the erasure ledger keeps out."""
     cursor_to: str | None = None
-    files: dict[Path, int] = field(default_factory=dict)
+    files: dict[LakePath, int] = field(default_factory=dict)
     """Part of the lake → rows in it."""
 
 
@@ -70,13 +73,22 @@ class TableLanding:
         load_id: str,
         landed_at: datetime,
         plan: Plan,
+        *,
+        boundary: Boundary | None = None,
+        at: str | None = None,
     ) -> None:
+        """Prepare the landing.
+
+        Args:
+            boundary: of the table, when the reader adds reasons of its own; default: the pinned one.
+            at: SQL over an incoming row: where it stands, when its key is not enough to find it again.
+        """
         self.connection = connection
         self.lake = lake
         self.table = table
         self.load_id = load_id
         self.landed_at = landed_at
-        self._treatment = Treatment(connection, table)
+        self._treatment = Treatment(connection, table, boundary=boundary, at=at)
         self.boundary = self._treatment.boundary
         self._vaulted = bool(self.boundary.vault)
         self.plan = plan
@@ -84,12 +96,14 @@ class TableLanding:
         self._raw = f"{CATALOG}.{table.qualified}"
         self._keys = ", ".join(f'"{key}"' for key in table.key)
         self._position = position_sql(table)
+        self._at = f"coalesce(_at, {self._position})" if at else self._position
+        self._erased = erasure.erased_sql(connection, table)
         connection.execute(
             "create or replace temp table seen_keys as select " + self._keys + f" from {self._raw} limit 0"
         )
         self._first = not self._one(f"select count(*) from (select 1 from {self._raw} limit 1)")
-        simple = plan.unique_keys and plan.mode != "retry" and not table.is_document and not self.boundary.vault
-        self._streams = self._first and simple
+        plain = not (table.is_document or self.boundary.vault or self._erased)
+        self._streams = self._first and plan.unique_keys and plan.mode != "retry" and plain
 
     def add(self, chunk: str | Chunk) -> None:
         """Take one chunk: pieces, or SQL of the source's columns or of position columns with `doc` and `problem`."""
@@ -113,11 +127,12 @@ class TableLanding:
         self.connection.execute(f"create or replace temp table checked as {self._checked_sql(treated)}")
         if not self.plan.unique_keys and not self.table.is_document:
             self._refuse_duplicates()
+        self.connection.execute(f"insert into seen_keys select {self._keys} from checked")
+        self._drop_erased()
         self._count()
         self._write(f"{self._versions_sql()} from checked {self._not_landed_before()} {_FITS}")
         self._hold_vault()
         self._hold_quarantine()
-        self.connection.execute(f"insert into seen_keys select {self._keys} from checked")
         self.connection.execute("drop table if exists incoming")
 
     def _checked_sql(self, treated: str) -> str:
@@ -172,6 +187,8 @@ class TableLanding:
         missing = f"from {self._raw} as raw anti join seen_keys using ({self._keys}) where raw._deleted_at is null"
         if among is not None:
             missing = missing.replace("where", f"semi join {among} using ({self._keys}) where")
+        if self._erased:
+            missing += f" and not {self._erased}"
         deleted = self._one(f"select count(*) {missing}")
         if not deleted:
             return
@@ -212,6 +229,15 @@ class TableLanding:
                 todo="run `warehouse ingest` again; if it repeats, compare the table with its pinned schema",
             )
         return counts
+
+    def _drop_erased(self) -> None:
+        """Rows that were erased do not land again; they count as unchanged."""
+        if not self._erased:
+            return
+        erased = self._one(f"delete from checked where {self._erased}")
+        self.counts.read_rows += erased
+        self.counts.unchanged_rows += erased
+        self.counts.erased_rows += erased
 
     def _count(self) -> None:
         read, quarantined, unknown = self._row(
@@ -265,7 +291,8 @@ class TableLanding:
     def _hold_quarantine(self) -> None:
         self.connection.execute(f"""
             insert into pending_quarantine
-            select '{self.load_id}', '{self.table.source}', '{self.table.name}', {self._position}, reason, payload,
+            select '{self.load_id}', '{self.table.source}', '{self.table.name}', {self._at},
+                reason, payload,
                 {self._timestamp()}
             from checked where reason is not null
         """)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dlt
 import duckdb
@@ -35,9 +35,8 @@ from dlt.pipeline.pipeline import Pipeline
 
 from ingestion.destinations.duckdb import held_warehouse
 from ingestion.destinations.runtime import quiet_dlt
-from ingestion.lake import sql_text
+from ingestion.lake import LakePath, parts_sql
 from ingestion.schema import SourceName, Table, tables
-from warehouse.core.database import LAKE_KEY_NAME
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
@@ -55,6 +54,9 @@ DLT_TYPES: dict[str, TColumnSchema] = {
 }
 """DuckDB type of a raw column → dlt's hint for it. Decimals carry their own precision and scale."""
 
+Channel = Literal["live", "files"]
+"""How the rows of a source come in. Each channel has a position of its own: a drop moves no cursor."""
+
 NEWEST = "_landed_at"
 """Among versions of one key in one package, the one that landed last becomes current."""
 
@@ -65,7 +67,7 @@ class LandedTable:
 
     table: Table
     load_id: str
-    files: tuple[Path, ...]
+    files: tuple[LakePath, ...]
     rows: int
     unique_keys: bool = False
     """No key stands twice in the files, so that nothing has to be looked for before they replace what is there."""
@@ -96,6 +98,8 @@ def load_packages(
     landed: Sequence[LandedTable],
     state: Mapping[str, Any],
     progress: Callable[[str], None],
+    *,
+    channel: Channel = "live",
 ) -> LoadResult:
     """Load the files of `landed` and commit `state` with them, as one package.
 
@@ -105,7 +109,7 @@ def load_packages(
     Args:
         connection: holds the warehouse for writing and knows the lake's key; it stays open.
         landed: at most one entry per table; the raw tables exist.
-        state: JSON-able; replaces the state of the source as a whole.
+        state: JSON-able; replaces the state of the source's channel as a whole.
 
     Raises:
         ConfigurationError: the lake's key does not open the files.
@@ -116,19 +120,19 @@ def load_packages(
     position = json.loads(json.dumps(state))
     for entry in landed:
         _check_files(connection, entry)
-    with _pipeline(connection, settings, source) as pipeline:
+    with _pipeline(connection, settings, source, channel) as pipeline:
         _finish_pending(pipeline, source, progress)
-        committed = _committed(pipeline, source)
+        committed = _committed(pipeline)
         if not landed and committed.state == position:
             return LoadResult(None)
         pipeline.drop()
         with _explained(source):
             pipeline.sync_destination()
             loads = [[entry.table.name, entry.load_id] for entry in landed]
-            _remember(pipeline, source, {"position": position, "after": committed.load_id, "loads": loads})
+            _remember(pipeline, {"position": position, "after": committed.load_id, "loads": loads})
             if landed:
                 progress(f"{source}: loading {len(landed)} tables, {sum(entry.rows for entry in landed):,} rows")
-            pipeline.extract(_package(pipeline, source, landed))
+            pipeline.extract(_package(pipeline, landed))
             pipeline.normalize()
             info = pipeline.load(workers=1)
         shutil.rmtree(pipeline.working_dir)
@@ -139,13 +143,15 @@ def load_packages(
     )
 
 
-def read_state(connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName) -> dict[str, Any]:
-    """The state committed with the last complete package of a source; empty before the first.
+def read_state(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName, *, channel: Channel = "live"
+) -> dict[str, Any]:
+    """The state committed with the last complete package of a source's channel; empty before the first.
 
     Read from the warehouse, never from dlt's folder: it cannot be ahead of the data.
     """
-    with _pipeline(connection, settings, source) as pipeline:
-        return _committed(pipeline, source).state
+    with _pipeline(connection, settings, source, channel) as pipeline:
+        return _committed(pipeline).state
 
 
 def drain_pending(
@@ -153,13 +159,15 @@ def drain_pending(
     settings: Settings,
     source: SourceName,
     progress: Callable[[str], None],
+    *,
+    channel: Channel = "live",
 ) -> bool:
     """Finish the package that a killed run left behind; True when there was one and it is now loaded.
 
     Raises:
         LoadIncomplete: it cannot be loaded; it stays pending.
     """
-    with _pipeline(connection, settings, source) as pipeline:
+    with _pipeline(connection, settings, source, channel) as pipeline:
         return _finish_pending(pipeline, source, progress)
 
 
@@ -172,27 +180,29 @@ class DiscardedLoad:
 
 
 def discard_package(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName
+    connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName, *, channel: Channel = "live"
 ) -> list[DiscardedLoad]:
-    """Give up the pending package of a source; returns what it would have loaded, nothing when there was none.
+    """Give up the pending package of a source's channel; returns what it would have loaded, nothing when there was none.
 
     A package that is in the warehouse already and was only not tidied up is not given up but finished.
     """
-    with _pipeline(connection, settings, source) as pipeline:
+    with _pipeline(connection, settings, source, channel) as pipeline:
         if not pipeline.has_pending_data:
             return []
-        loaded = _committed(pipeline, source).load_id in pipeline.list_normalized_load_packages()
-        loads = [] if loaded else pipeline.state["sources"].get(source, {}).get("loads", [])
+        loaded = _committed(pipeline).load_id in pipeline.list_normalized_load_packages()
+        loads = [] if loaded else pipeline.state["sources"].get(pipeline.pipeline_name, {}).get("loads", [])
         pipeline.drop()
     return [DiscardedLoad(table, load_id) for table, load_id in loads]
 
 
 @contextmanager
-def _pipeline(connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName) -> Iterator[Pipeline]:
+def _pipeline(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName, channel: Channel
+) -> Iterator[Pipeline]:
     folder = Home.of(settings).dlt
     with quiet_dlt(folder):
         pipeline = dlt.pipeline(
-            pipeline_name=source,
+            pipeline_name=source if channel == "live" else f"{channel}_{source}",
             pipelines_dir=str(folder),
             destination=held_warehouse(connection),
             dataset_name=next(iter(tables(source).values())).raw_schema,
@@ -206,11 +216,11 @@ def _pipeline(connection: duckdb.DuckDBPyConnection, settings: Settings, source:
 def _finish_pending(pipeline: Pipeline, source: SourceName, progress: Callable[[str], None]) -> bool:
     if not pipeline.has_pending_data:
         return False
-    committed = _committed(pipeline, source).load_id
+    committed = _committed(pipeline).load_id
     if committed in pipeline.list_normalized_load_packages():  # died between the commit and dlt's own tidying up
         pipeline.drop()
         return True
-    if pipeline.state["sources"][source]["after"] != committed:
+    if pipeline.state["sources"][pipeline.pipeline_name]["after"] != committed:
         progress(f"{source}: an interrupted package does not follow what is loaded; its rows are read again")
         pipeline.drop()
         return False
@@ -222,30 +232,32 @@ def _finish_pending(pipeline: Pipeline, source: SourceName, progress: Callable[[
     return True
 
 
-def _committed(pipeline: Pipeline, source: SourceName) -> _Committed:
+def _committed(pipeline: Pipeline) -> _Committed:
     client = pipeline.destination_client()
     if not isinstance(client, WithStateSync):
         raise TypeError("the destination keeps no state")
     with client:
         try:
-            stored = client.get_stored_state(source)
+            stored = client.get_stored_state(pipeline.pipeline_name)
         except DestinationUndefinedEntity:  # nothing was ever loaded
             stored = None
     if stored is None:
         return _Committed(None, {})
-    return _Committed(stored._dlt_load_id, decompress_state(stored.state)["sources"][source]["position"])
+    remembered = decompress_state(stored.state)["sources"][pipeline.pipeline_name]
+    return _Committed(stored._dlt_load_id, remembered["position"])
 
 
-def _remember(pipeline: Pipeline, source: SourceName, remembered: dict[str, Any]) -> None:
+def _remember(pipeline: Pipeline, remembered: dict[str, Any]) -> None:
     with pipeline.managed_state() as state:
-        state.setdefault("sources", {})[source] = remembered
+        state.setdefault("sources", {})[pipeline.pipeline_name] = remembered
 
 
-def _package(pipeline: Pipeline, source: SourceName, landed: Sequence[LandedTable]) -> DltSource:
+def _package(pipeline: Pipeline, landed: Sequence[LandedTable]) -> DltSource:
     folder = Path(pipeline.working_dir) / "models"
     folder.mkdir()
     resources = [resource for entry in landed for resource in _resources(folder, entry)]
-    return DltSource(dlt.Schema(source), source, resources)
+    name = pipeline.pipeline_name
+    return DltSource(dlt.Schema(name), name, resources)
 
 
 def _resources(folder: Path, entry: LandedTable) -> Iterator[DltResource]:
@@ -273,12 +285,7 @@ def _resources(folder: Path, entry: LandedTable) -> Iterator[DltResource]:
 
 def _select(entry: LandedTable) -> str:
     columns = ", ".join(f'"{name}"' for name, _ in entry.table.landed_columns)
-    return f"SELECT {columns} FROM {_files(entry)}"
-
-
-def _files(entry: LandedTable) -> str:
-    paths = ", ".join(sql_text(path) for path in entry.files)
-    return f"read_parquet([{paths}], encryption_config = {{footer_key: '{LAKE_KEY_NAME}'}})"
+    return f"SELECT {columns} FROM {parts_sql(entry.files)}"
 
 
 def _hint(name: str, sql_type: str) -> TColumnSchema:
@@ -294,8 +301,8 @@ def _check_files(connection: duckdb.DuckDBPyConnection, entry: LandedTable) -> N
     if missing:
         raise _refused(entry, f"{len(missing)} of {len(entry.files)} lake files are missing")
     try:
-        described = connection.execute(f"DESCRIBE SELECT * FROM {_files(entry)}").fetchall()
-        counted = connection.execute(f"SELECT count(*) FROM {_files(entry)}").fetchone()
+        described = connection.execute(f"DESCRIBE SELECT * FROM {parts_sql(entry.files)}").fetchall()
+        counted = connection.execute(f"SELECT count(*) FROM {parts_sql(entry.files)}").fetchone()
     except duckdb.Error as error:
         raise _unreadable(entry, error) from None
     found = {name: sql_type.lower() for name, sql_type, *_ in described}

@@ -11,11 +11,10 @@ from datetime import datetime
 
 import duckdb
 
-from ingestion.lake import sql_text
+from ingestion.lake import parts_sql
 from ingestion.landing import Counts
 from ingestion.schema import Table
 from ingestion.sources import Plan
-from warehouse.core.database import LAKE_KEY_NAME
 from warehouse.core.settings import CATALOG
 
 
@@ -82,12 +81,8 @@ def _sums(connection: duckdb.DuckDBPyConnection, load: TableLoad) -> tuple[str |
             f"json_extract_string(document, '$.{load.table.amount}')" if load.table.is_document else load.table.amount
         )
         amount = f"sum(try_cast({value} as decimal(18, 4)))"
+    parts = parts_sql(tuple(load.counts.files))
     row = connection.execute(
-        f"select {amount}::varchar, bit_xor(md5_number_lower(_row_hash))::varchar from {_parts_sql(load)}"
+        f"select {amount}::varchar, bit_xor(md5_number_lower(_row_hash))::varchar from {parts}"
     ).fetchone()
     return (row[0], row[1]) if row else (None, None)
-
-
-def _parts_sql(load: TableLoad) -> str:
-    files = ", ".join(sql_text(path) for path in load.counts.files)
-    return f"read_parquet([{files}], encryption_config = {{footer_key: '{LAKE_KEY_NAME}'}})"

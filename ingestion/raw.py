@@ -31,6 +31,14 @@ OPS_TABLES = {
         started_at timestamp with time zone, finished_at timestamp with time zone,
         seconds double, detail json
     """,
+    "landed_files": """
+        source varchar, table_name varchar, sha256 varchar, bytes bigint,
+        rows bigint, quarantined_rows bigint, load_id varchar, landed_at timestamp with time zone
+    """,
+    "erasure_ledger": """
+        subject varchar, source varchar, table_name varchar, row_key varchar,
+        erased_at timestamp with time zone
+    """,
 }
 """`source_rows = unchanged_rows + landed_rows + quarantined_rows`; `deleted_rows` were found missing at the source."""
 

@@ -16,9 +16,11 @@ import duckdb
 
 from ingestion import boundary, landing, manifest, quarantine
 from ingestion.lake import Lake
-from ingestion.load import LandedTable, discard_package, drain_pending, load_packages, read_state
+from ingestion.load import Channel, LandedTable, discard_package, drain_pending, load_packages, read_state
 from ingestion.raw import create_raw_tables
 from ingestion.schema import SourceName, Table, tables
+from ingestion.settling import settle
+from ingestion.sources.files import land_drops
 from ingestion.sources.mongodb import MongoReader
 from ingestion.sources.oltp import OltpReader
 from ingestion.sources.stream import StreamReader
@@ -34,6 +36,7 @@ from warehouse.privacy.tokens import token_key
 AnyReader = OltpReader | MongoReader | StreamReader
 
 LIVE_SOURCES: tuple[SourceName, ...] = ("oltp", "mongodb", "stream")
+ALL_SOURCES: tuple[SourceName, ...] = (*LIVE_SOURCES, "files")
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def ingest(
     endpoints: Endpoints,
     *,
     run_id: str,
-    sources: Sequence[SourceName] = LIVE_SOURCES,
+    sources: Sequence[SourceName] = ALL_SOURCES,
     full: bool = False,
     accept_deletes: bool = False,
     reconcile_keys: bool = False,
@@ -145,6 +148,16 @@ def ingest(
             quarantine.prepare(connection)
             for source in sources:
                 try:
+                    if source == "files":
+                        if retry_quarantined:  # what a file held is not asked for again
+                            continue
+                        dropped = land_drops(connection, settings, run_id, progress)
+                        report.sources.append(
+                            SourceReport("files", dropped.tables, dropped.alerts, seconds=dropped.seconds)
+                        )
+                        if (refused := dropped.failure()) is not None:
+                            failures.append(refused)
+                        continue
                     report.sources.append(
                         _ingest_source(
                             connection,
@@ -174,7 +187,7 @@ def ingest(
     return report
 
 
-def discard_pending(settings: Settings, sources: Sequence[SourceName] = LIVE_SOURCES) -> dict[SourceName, int]:
+def discard_pending(settings: Settings, sources: Sequence[SourceName] = ALL_SOURCES) -> dict[SourceName, int]:
     """Give up the packages that could not be loaded, with their files in the lake: source → loads discarded.
 
     Nothing is lost by it: no cursor moved with them, so the next run reads their rows again. The caller holds the
@@ -183,12 +196,14 @@ def discard_pending(settings: Settings, sources: Sequence[SourceName] = LIVE_SOU
     lake = Lake(settings)
     discarded: dict[SourceName, int] = {}
     with open_warehouse(settings) as connection:
-        for source in sources:
-            loads = discard_package(connection, settings, source)
-            for load in loads:
-                lake.discard(source, load.table, load.load_id)
-            if loads:
-                discarded[source] = len(loads)
+        for name in sources:
+            channel: Channel = "files" if name == "files" else "live"
+            for source in LIVE_SOURCES if name == "files" else (name,):
+                loads = discard_package(connection, settings, source, channel=channel)
+                for load in loads:
+                    lake.discard(source, load.table, load.load_id)
+                if loads:
+                    discarded[name] = discarded.get(name, 0) + len(loads)
     return discarded
 
 
@@ -208,14 +223,14 @@ def _ingest_source(
     started = datetime.now(UTC)
     lake = Lake(settings)
     drain_pending(connection, settings, source, progress)
+    drain_pending(connection, settings, source, progress, channel="files")
     state = read_state(connection, settings, source)
     pinned = [table for name, table in tables(source).items() if part.tables is None or name in part.tables]
     load_id = f"{started:%Y%m%dT%H%M%S%f}Z"
     report = SourceReport(source)
     loads: list[manifest.TableLoad] = []
     new_state: dict[str, Any] = {**state, **part.state}
-    for table in pinned:
-        lake.discard_unsealed(source, table.name)
+    settle(connection, lake, pinned)
     connection.execute("truncate pending_vault")
     connection.execute("truncate pending_quarantine")
     connection.execute("truncate pending_resolved")
@@ -260,6 +275,8 @@ def _ingest_source(
     quarantine.store(connection)
     if landed or new_state != state:
         load_packages(connection, settings, source, landed, new_state, progress)
+    for entry in landed:
+        lake.mark_loaded(source, entry.table.name, load_id)
     report.resolved = quarantine.resolve(connection, source, started)
     manifest.record(connection, run_id, loads)
     report.seconds = (datetime.now(UTC) - started).total_seconds()

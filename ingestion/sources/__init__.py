@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from ingestion.schema import Table
 from ingestion.shapes import Shape
 
-Mode = Literal["compare", "incremental", "offsets", "changes", "retry"]
+Mode = Literal["compare", "incremental", "offsets", "changes", "retry", "drop"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Plan:
         mode: `compare` reads all of it and finds deletions; `incremental` reads from the cursor on, minus the lag;
             `offsets` reads a topic from the committed offsets to the high watermarks seen at the start;
             `changes` reads given rows (`bounds["keys"]`: a relation of their keys), those not found are deleted;
-            `retry` reads the rows at given positions of the quarantine.
+            `retry` reads the rows at given positions of the quarantine; `drop` reads a file.
         source_rows: what the source itself counts for exactly this read.
         cursor_from: where it starts, as text; None from the beginning.
         bounds: what the reader needs to read it.

@@ -58,7 +58,7 @@ def test_lake_uri_names_another_folder(tmp_path: Path, make_settings) -> None:
     assert Lake(settings).root == folder
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/lake", "https://example.org/lake", "file://host/lake", "lake"])
+@pytest.mark.parametrize("uri", ["s3://", "s3://k:w@bucket/l", "https://example.org/lake", "file://host/lake", "lake"])
 def test_other_addresses_are_refused_by_name(tmp_path: Path, make_settings, uri: str) -> None:
     with pytest.raises(ConfigurationError, match="LAKE_URI"):
         Lake(make_settings(tmp_path / "home", lake_uri=uri))

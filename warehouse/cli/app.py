@@ -15,6 +15,7 @@ from warehouse.core.keys import create_missing_keys
 from warehouse.core.settings import Settings, Target, get_settings, load_settings
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs
+    from ingestion.compaction import Housekeeping
     from ingestion.schema import SourceName
 
 app = typer.Typer(
@@ -28,6 +29,10 @@ sources_app = typer.Typer(help="The embedded source systems, for every *_URI tha
 simulate_app = typer.Typer(help="Fill the embedded source systems with a seeded company.", invoke_without_command=True)
 app.add_typer(sources_app, name="sources")
 app.add_typer(simulate_app, name="simulate")
+lake_app = typer.Typer(
+    help="Housekeeping of the lake: join small loads, drop versions out of retention.", no_args_is_help=True
+)
+app.add_typer(lake_app, name="lake")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
@@ -38,6 +43,7 @@ class SourceChoice(StrEnum):
     oltp = "oltp"
     mongodb = "mongodb"
     stream = "stream"
+    files = "files"
 
 
 class Format(StrEnum):
@@ -152,7 +158,7 @@ def simulate_advance(
 
 @app.command()
 def ingest(
-    source: Annotated[list[SourceChoice] | None, typer.Argument(help="Which sources; default all three.")] = None,
+    source: Annotated[list[SourceChoice] | None, typer.Argument(help="Which sources; default all.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Compare every row; read topics from their beginning.")] = False,
     accept_deletes: Annotated[
         bool, typer.Option("--accept-deletes", help="Let a comparison delete more than the threshold.")
@@ -185,17 +191,18 @@ def ingest(
     with console.errors(json_):
         if reconcile and (full or accept_deletes or reconcile_keys or retry_quarantined or discard_pending):
             raise ConfigurationError("--reconcile lands nothing", todo="give it without another option")
-        from ingestion.run import LIVE_SOURCES
+        from ingestion.run import ALL_SOURCES
         from ingestion.run import discard_pending as discard
         from ingestion.run import ingest as run
         from warehouse import servers
+        from warehouse.core.endpoints import Endpoints
         from warehouse.core.locks import writer_lock
         from warehouse.report import RunReport
 
         settings = _settings()
-        chosen = tuple(name for name in LIVE_SOURCES if not source or name in {choice.value for choice in source})
+        chosen = tuple(name for name in ALL_SOURCES if not source or name in {choice.value for choice in source})
         if reconcile:
-            _reconcile(settings, chosen, json_)
+            _reconcile(settings, tuple(name for name in chosen if name != "files"), json_)
             return
         with writer_lock(settings, "ingest"), console.progress(quiet=json_) as progress:
             if discard_pending:
@@ -203,7 +210,7 @@ def ingest(
                     progress(f"{name}: {loads} loads discarded; their rows are read again")
             report = run(
                 settings,
-                servers.resolve(settings),
+                servers.resolve(settings) if chosen != ("files",) else Endpoints(None, None, None),
                 run_id=RunReport.start().run_id,
                 sources=chosen,
                 full=full,
@@ -256,6 +263,60 @@ def _follow(source: list[SourceChoice] | None, full: bool, max_batches: int | No
         else:
             landed = ", ".join(f"{rows:,} of {name}" for name, rows in report.landed.items())
             console.out.print(f"{report.batches} batches landed: {landed or 'nothing'}")
+
+
+@app.command()
+def replay(
+    since: Annotated[
+        str | None, typer.Option("--from", help="A load id: keep what earlier loads brought, replay from this one on.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Rebuild raw_* from the lake alone: verified, then swapped in whole. No source is asked, no cursor moves."""
+    with console.errors(json_):
+        from ingestion.replay import replay as run
+        from warehouse.core.locks import writer_lock
+
+        settings = _settings()
+        with writer_lock(settings, "replay"), console.progress(quiet=json_) as progress:
+            report = run(settings, since=since, progress=progress)
+        if json_:
+            console.print_json(report.to_dict())
+        else:
+            rows = [(item.name, item.loads, item.versions, item.rows, item.erased) for item in report.tables]
+            console.print_table(None, ("table", "loads", "versions", "rows", "erased"), rows)
+
+
+@lake_app.command("compact")
+def lake_compact(
+    min_loads: Annotated[int, typer.Option(min=2, help="Join a table's small loads when there are this many.")] = 8,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    json_: Json = False,
+) -> None:
+    """Join the small loads of each table into one with the same rows."""
+    with console.errors(json_):
+        from ingestion.compaction import compact
+        from warehouse.core.locks import writer_lock
+
+        settings = _settings()
+        with writer_lock(settings, "lake compact"), console.progress(quiet=json_) as progress:
+            _show_housekeeping(compact(settings, min_loads=min_loads, dry_run=dry_run, progress=progress), json_)
+
+
+@lake_app.command("retain")
+def lake_retain(
+    days: Annotated[int, typer.Option(min=1, help="Versions that landed before this many days may go.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    json_: Json = False,
+) -> None:
+    """Drop old versions from lake and history; the last version of a key always stays. Nothing does this by itself."""
+    with console.errors(json_):
+        from ingestion.compaction import retain
+        from warehouse.core.locks import writer_lock
+
+        settings = _settings()
+        with writer_lock(settings, "lake retain"), console.progress(quiet=json_) as progress:
+            _show_housekeeping(retain(settings, days=days, dry_run=dry_run, progress=progress), json_)
 
 
 @app.command()
@@ -387,6 +448,16 @@ def _check_target(target: str | None) -> None:
     known = Target.__args__  # type: ignore[attr-defined]  # the members of a Literal
     if target is not None and target not in known:
         raise ConfigurationError(f"there is no target {target!r}", todo=f"use one of {', '.join(known)}")
+
+
+def _show_housekeeping(done: list[Housekeeping], as_json: bool) -> None:
+    if as_json:
+        console.print_json([item.to_dict() for item in done])
+    elif done:
+        rows = [tuple(item.to_dict().values()) for item in done]
+        console.print_table(None, tuple(done[0].to_dict()), rows)
+    else:
+        console.out.print("there is nothing to do")
 
 
 def _show_servers(settings: Settings, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from duckdb_extensions import import_extension
 
 from warehouse.core.errors import AlreadyRunning, ConfigurationError
 from warehouse.core.keys import file_key, warehouse_key
+from warehouse.core.objects import know_bucket, object_folder
 from warehouse.core.paths import Home
 from warehouse.core.settings import CATALOG, Settings
 
@@ -125,5 +126,7 @@ def open_published(settings: Settings, *, locked_down: bool = True) -> Iterator[
 
 
 def add_lake_key(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Let `encryption_config {footer_key: 'lake'}` work on this connection."""
+    """Let `encryption_config {footer_key: 'lake'}` work on this connection, or the lake's bucket when it is on S3."""
+    if settings.lake_uri and settings.lake_uri.startswith("s3:"):
+        know_bucket(connection, settings, object_folder(settings, settings.lake_uri, "LAKE_URI"))
     connection.execute(f"PRAGMA add_parquet_key('{LAKE_KEY_NAME}', '{file_key(settings, 'lake')}')")

@@ -44,6 +44,12 @@ class Settings(BaseSettings):
     kafka_password: SecretStr | None = None
     lake_uri: str | None = Field(None, description="file:// or s3://; unset: WAREHOUSE_HOME/lake")
     drops_uri: str | None = Field(None, description="file:// or s3://; unset: WAREHOUSE_HOME/drops")
+    drops_settle_seconds: float = Field(10, ge=0, description="a drop younger than this is looked at twice")
+    lake_endpoint: str | None = Field(None, description="an S3 service that is not AWS: https://host[:port]")
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
+    aws_region: str = "us-east-1"
 
     dataset: Dataset = "company"
     sim_seed: int = 20240101
@@ -74,6 +80,17 @@ class Settings(BaseSettings):
     def _encrypted_or_loopback(cls, value: str | None) -> str | None:
         if value is not None:
             refuse_plain_address(value)
+        return value
+
+    @field_validator("lake_endpoint", mode="after")
+    @classmethod
+    def _tls_or_loopback(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if not parts.hostname or parts.path.strip("/") or "@" in parts.netloc:
+                raise ValueError("LAKE_ENDPOINT is https://host[:port], without a path or credentials")
+            if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+                raise ValueError("LAKE_ENDPOINT is neither loopback nor TLS")
         return value
 
     @field_validator("kafka_bootstrap", mode="after")
