@@ -130,7 +130,7 @@ def extracted(source: str, home: Path, name: str) -> Outcome:
     """Ours, as far as the sealed lake."""
     settings, table = _settings(home), pinned(name=name)
     lake = Lake(settings)
-    shutil.rmtree(lake.root, ignore_errors=True)
+    shutil.rmtree(Home.of(settings).lake, ignore_errors=True)
     (home / "warehouse.duckdb").unlink(missing_ok=True)
     with open_warehouse(settings, postgres=True, memory_limit=settings.memory_limit) as connection:
         connection.execute("set preserve_insertion_order = false")

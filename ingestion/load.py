@@ -182,7 +182,7 @@ class DiscardedLoad:
 def discard_package(
     connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName, *, channel: Channel = "live"
 ) -> list[DiscardedLoad]:
-    """Give up the pending package of a source's channel; returns what it would have loaded, nothing when there was none.
+    """Give up the pending package of a source's channel; returns what it would have loaded, if there was one.
 
     A package that is in the warehouse already and was only not tidied up is not given up but finished.
     """
