@@ -9,7 +9,7 @@ from __future__ import annotations
 import duckdb
 
 from ingestion.lake import sql_text
-from ingestion.schema import Table
+from ingestion.schema import Table, position_sql
 from warehouse.core.settings import CATALOG
 
 LEDGER = f"{CATALOG}.raw_ops.erasure_ledger"
@@ -31,7 +31,9 @@ def erased_sql(connection: duckdb.DuckDBPyConnection, table: Table) -> str | Non
             f"{subject_sql(table)} in (select subject from {LEDGER} where {scope} and subject is not null)"
         )
     if keys:
-        conditions.append(f"{key_sql(table)} in (select row_key from {LEDGER} where {scope} and row_key is not null)")
+        conditions.append(
+            f"{position_sql(table)} in (select row_key from {LEDGER} where {scope} and row_key is not null)"
+        )
     return f"coalesce({' or '.join(conditions)}, false)" if conditions else None
 
 
@@ -42,8 +44,3 @@ def subject_sql(table: Table) -> str:
     if table.is_document:
         return f"json_extract_string(document, {sql_text('$.' + table.subject)})"
     return f'"{table.subject}"::varchar'
-
-
-def key_sql(table: Table) -> str:
-    """SQL: the key of a landed row as the vault and the quarantine write it."""
-    return " || '|' || ".join(f"coalesce(\"{key}\"::varchar, '')" for key in table.key)

@@ -75,7 +75,7 @@ class TableLanding:
         plan: Plan,
         *,
         boundary: Boundary | None = None,
-        at: str = "null::varchar",
+        at: str | None = None,
     ) -> None:
         """Prepare the landing.
 
@@ -96,6 +96,7 @@ class TableLanding:
         self._raw = f"{CATALOG}.{table.qualified}"
         self._keys = ", ".join(f'"{key}"' for key in table.key)
         self._position = position_sql(table)
+        self._at = f"coalesce(_at, {self._position})" if at else self._position
         self._erased = erasure.erased_sql(connection, table)
         connection.execute(
             "create or replace temp table seen_keys as select " + self._keys + f" from {self._raw} limit 0"
@@ -210,9 +211,9 @@ class TableLanding:
         """Check the balance. Raises LoadIncomplete when a row is not accounted for, or one key names two rows."""
         counts = self.counts
         key = f"({self._keys})" if len(self.table.key) > 1 else self._keys
-        # rows of a flat table that share a key are in quarantine already
+        # rows of a flat table or of a file that share a key are in quarantine already
         doubled = self._one(f"select count({key}) - count(distinct {key}) from seen_keys")
-        if doubled and self.table.is_document:
+        if doubled and self.table.is_document and not self.plan.unique_keys:
             raise LoadIncomplete(
                 f"{self.table.source}.{self.table.origin}: {doubled} rows share their key with another row of this "
                 "load (in MongoDB: ids that differ in type only), and one would replace the other",
@@ -290,7 +291,7 @@ class TableLanding:
     def _hold_quarantine(self) -> None:
         self.connection.execute(f"""
             insert into pending_quarantine
-            select '{self.load_id}', '{self.table.source}', '{self.table.name}', coalesce(_at, {self._position}),
+            select '{self.load_id}', '{self.table.source}', '{self.table.name}', {self._at},
                 reason, payload,
                 {self._timestamp()}
             from checked where reason is not null

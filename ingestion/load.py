@@ -55,7 +55,6 @@ DLT_TYPES: dict[str, TColumnSchema] = {
 """DuckDB type of a raw column → dlt's hint for it. Decimals carry their own precision and scale."""
 
 Channel = Literal["live", "files"]
-CHANNELS: tuple[Channel, ...] = ("live", "files")
 """How the rows of a source come in. Each channel has a position of its own: a drop moves no cursor."""
 
 NEWEST = "_landed_at"
@@ -183,7 +182,7 @@ class DiscardedLoad:
 def discard_package(
     connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName, *, channel: Channel = "live"
 ) -> list[DiscardedLoad]:
-    """Give up the pending package of a source; returns what it would have loaded, nothing when there was none.
+    """Give up the pending package of a source's channel; returns what it would have loaded, if there was one.
 
     A package that is in the warehouse already and was only not tidied up is not given up but finished.
     """

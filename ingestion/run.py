@@ -16,7 +16,7 @@ import duckdb
 
 from ingestion import boundary, landing, manifest, quarantine
 from ingestion.lake import Lake
-from ingestion.load import CHANNELS, LandedTable, discard_package, drain_pending, load_packages, read_state
+from ingestion.load import Channel, LandedTable, discard_package, drain_pending, load_packages, read_state
 from ingestion.raw import create_raw_tables
 from ingestion.schema import SourceName, Table, tables
 from ingestion.settling import settle
@@ -149,7 +149,9 @@ def ingest(
             for source in sources:
                 try:
                     if source == "files":
-                        dropped = land_drops(connection, settings, run_id, quarantine.store, progress)
+                        if retry_quarantined:  # what a file held is not asked for again
+                            continue
+                        dropped = land_drops(connection, settings, run_id, progress)
                         report.sources.append(
                             SourceReport("files", dropped.tables, dropped.alerts, seconds=dropped.seconds)
                         )
@@ -185,7 +187,7 @@ def ingest(
     return report
 
 
-def discard_pending(settings: Settings, sources: Sequence[SourceName] = LIVE_SOURCES) -> dict[SourceName, int]:
+def discard_pending(settings: Settings, sources: Sequence[SourceName] = ALL_SOURCES) -> dict[SourceName, int]:
     """Give up the packages that could not be loaded, with their files in the lake: source → loads discarded.
 
     Nothing is lost by it: no cursor moved with them, so the next run reads their rows again. The caller holds the
@@ -194,13 +196,14 @@ def discard_pending(settings: Settings, sources: Sequence[SourceName] = LIVE_SOU
     lake = Lake(settings)
     discarded: dict[SourceName, int] = {}
     with open_warehouse(settings) as connection:
-        for source in sources:
-            for channel in CHANNELS:
+        for name in sources:
+            channel: Channel = "files" if name == "files" else "live"
+            for source in LIVE_SOURCES if name == "files" else (name,):
                 loads = discard_package(connection, settings, source, channel=channel)
                 for load in loads:
                     lake.discard(source, load.table, load.load_id)
                 if loads:
-                    discarded[source] = discarded.get(source, 0) + len(loads)
+                    discarded[name] = discarded.get(name, 0) + len(loads)
     return discarded
 
 

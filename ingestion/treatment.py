@@ -22,18 +22,18 @@ class Treatment:
         table: Table,
         *,
         boundary: Boundary | None = None,
-        at: str = "null::varchar",
+        at: str | None = None,
     ) -> None:
-        """Prepare the treatment.
+        """Compile the treatment.
 
         Args:
             boundary: of the table, when the reader adds reasons of its own; default: the pinned one.
-            at: SQL over an incoming row: where it stands, when its key is not enough to find it again.
+            at: SQL over an incoming row: where it stands; becomes the column `_at`. Rows do not come in pieces then.
         """
         self.connection = connection
         self.table = table
-        self.at = at
         self.boundary = boundary or compile_boundary(table)
+        self._at = at
         self._verbatim = verbatim_boundary(table, self.boundary)
 
     def sql(self, chunk: str | Chunk, *, keep: bool = True) -> str:
@@ -43,7 +43,7 @@ class Treatment:
         elif self.table.is_document:
             parts = self._treated_documents(chunk)
         else:
-            parts = [self._treated(self.boundary, f"({chunk})", keep=keep)]
+            parts = [_treated_sql(self.boundary, f"({chunk})", keep=keep, at=self._at)]
         return " union all ".join(parts)
 
     def _treated_documents(self, relation: str) -> list[str]:
@@ -56,14 +56,14 @@ class Treatment:
         ).fetchall()
         clean = [skeleton for (skeleton,) in found if skeleton is not None and is_clean(self.table, skeleton)]
         if len(clean) == len(found) < MAX_SKELETONS:
-            return [self._treated(self._verbatim, "incoming")]
+            return [_treated_sql(self._verbatim, "incoming", at=self._at)]
         self.connection.execute(
             "create or replace temp table clean_skeletons as select unnest($clean::varchar[]) as skeleton",
             {"clean": clean},
         )
         return [
-            self._treated(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))"),
-            self._treated(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))"),
+            _treated_sql(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))", at=self._at),
+            _treated_sql(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))", at=self._at),
         ]
 
     def _treated_piece(self, piece: Piece) -> str:
@@ -78,22 +78,19 @@ class Treatment:
         return treated_sql(boundary, relation, keep=keep, at=self.at)
 
 
-def treated_sql(boundary: Boundary, relation: str, *, keep: bool = True, at: str = "null::varchar") -> str:
-    """The rows of a relation after their treatment, with what their checks found; `keep` what the vault gets.
-
-    `at` is SQL over an incoming row: where it stands, when its key is not enough to find it again.
-    """
+def _treated_sql(boundary: Boundary, relation: str, *, keep: bool = True, at: str | None = None) -> str:
+    """The rows of a relation after their treatment, with the outcome of their checks; `keep` what the vault gets."""
     landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
     vault = ", ".join(
         f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}" for rule in boundary.vault
     )
+    place = f"{at} as _at," if at else ""
     kept = f"[{vault}]::{_VAULT_TYPE} as vault, {boundary.subject} as subject," if keep else ""
     return f"""
         select *, {boundary.unknown} as unknown from (
             select
                 {landed},
-                {boundary.reason} as reason, {kept}
-                {at} as _at,
+                {boundary.reason} as reason, {kept} {place}
                 case when reason is not null then {boundary.payload} end as payload
             from {relation}
         )

@@ -192,7 +192,7 @@ def test_sound_warehouse_passes(sound: Sound) -> None:
         assert report.failed == ()
         assert report.success
         assert report.evaluated > 100
-    assert [report.suites for report in sound.reports] == [29, 18]
+    assert [report.suites for report in sound.reports] == [31, 18]
     assert any(line.startswith("raw_oltp.transaction ") for line in sound.progress)
     assert any(line.startswith("public.fct_sales ") for line in sound.progress)
 

@@ -305,7 +305,8 @@ def test_messages_as_kcat_writes_them(settings: Settings) -> None:
         return json.dumps(message | {"payload": '{"event_id": "E1"}'} | changes).encode() + b"\n"
 
     data = (
-        line()
+        line(payload='{"event_id": "E0"}')
+        + line()
         + line(offset=8, payload=None)
         + line(offset=9, payload="{nonsense")
         + line(topic="another")
@@ -315,7 +316,7 @@ def test_messages_as_kcat_writes_them(settings: Settings) -> None:
     )
     drop(settings, "stream/payments_transactions/m.jsonl.zst", pa.compress(data, codec="zstd", asbytes=True))
     counts = land(settings).sources[0].tables["stream.payments_transactions"]
-    assert (counts.source_rows, counts.landed_rows, counts.quarantined_rows) == (7, 2, 5)
+    assert (counts.source_rows, counts.landed_rows, counts.quarantined_rows) == (8, 2, 6)
     rows = "select kafka_offset, produced_at::varchar, document ->> 'event_id' from raw_stream.payments_transactions"
     assert query(settings, rows + " order by 1") == [
         (7, "2023-11-14 22:13:20.123+00", "E1"),

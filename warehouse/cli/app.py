@@ -191,7 +191,7 @@ def ingest(
     with console.errors(json_):
         if reconcile and (full or accept_deletes or reconcile_keys or retry_quarantined or discard_pending):
             raise ConfigurationError("--reconcile lands nothing", todo="give it without another option")
-        from ingestion.run import ALL_SOURCES, LIVE_SOURCES
+        from ingestion.run import ALL_SOURCES
         from ingestion.run import discard_pending as discard
         from ingestion.run import ingest as run
         from warehouse import servers
@@ -200,10 +200,9 @@ def ingest(
         from warehouse.report import RunReport
 
         settings = _settings()
-        names = LIVE_SOURCES if reconcile or retry_quarantined else ALL_SOURCES  # a landed file is not there to be read
-        chosen = tuple(name for name in names if not source or name in {choice.value for choice in source})
+        chosen = tuple(name for name in ALL_SOURCES if not source or name in {choice.value for choice in source})
         if reconcile:
-            _reconcile(settings, chosen, json_)
+            _reconcile(settings, tuple(name for name in chosen if name != "files"), json_)
             return
         with writer_lock(settings, "ingest"), console.progress(quiet=json_) as progress:
             if discard_pending:

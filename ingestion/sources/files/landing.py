@@ -17,7 +17,7 @@ from itertools import groupby, zip_longest
 
 import duckdb
 
-from ingestion import manifest
+from ingestion import manifest, quarantine
 from ingestion.boundary import Boundary, compile_boundary
 from ingestion.lake import Lake, sql_text
 from ingestion.landing import Counts, TableLanding
@@ -86,7 +86,6 @@ def land_drops(
     connection: duckdb.DuckDBPyConnection,
     settings: Settings,
     run_id: str,
-    store_quarantine: Callable[[duckdb.DuckDBPyConnection], None],
     progress: Progress,
 ) -> DropsReport:
     """Land every file that is ready. The connection is prepared as for a live source.
@@ -103,7 +102,7 @@ def land_drops(
         waiting = [drop for drop in found.drops if drop.table.source == source]
         if not waiting and not (Home.of(settings).dlt / f"files_{source}").exists():
             continue
-        _Channel(connection, settings, run_id, source, report, store_quarantine, progress).land(waiting)
+        _Channel(connection, settings, run_id, source, report, progress).land(waiting)
     report.seconds = (datetime.now(UTC) - started).total_seconds()
     return report
 
@@ -118,7 +117,6 @@ class _Channel:
         run_id: str,
         source: SourceName,
         report: DropsReport,
-        store_quarantine: Callable[[duckdb.DuckDBPyConnection], None],
         progress: Progress,
     ) -> None:
         self.connection = connection
@@ -126,7 +124,6 @@ class _Channel:
         self.run_id = run_id
         self.source = source
         self.report = report
-        self.store_quarantine = store_quarantine
         self.progress = progress
         self.lake = Lake(settings)
         self.folder = drops.drops_folder(settings)
@@ -175,7 +172,7 @@ class _Channel:
                 files, rows = tuple(load.counts.files), load.counts.landed_rows
                 landed.append(LandedTable(load.table, load_id, files, rows, unique_keys=True))
         vault.store_entries(self.connection, "pending_vault")
-        self.store_quarantine(self.connection)
+        quarantine.store(self.connection)
         state = {"files": [_remembered(item) for item in staged]}
         load_packages(self.connection, self.settings, self.source, landed, state, self.progress, channel="files")
         for entry in landed:
