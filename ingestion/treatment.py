@@ -43,7 +43,7 @@ class Treatment:
         elif self.table.is_document:
             parts = self._treated_documents(chunk)
         else:
-            parts = [_treated_sql(self.boundary, f"({chunk})", keep=keep, at=self._at)]
+            parts = [treated_sql(self.boundary, f"({chunk})", keep=keep, at=self._at)]
         return " union all ".join(parts)
 
     def _treated_documents(self, relation: str) -> list[str]:
@@ -56,30 +56,27 @@ class Treatment:
         ).fetchall()
         clean = [skeleton for (skeleton,) in found if skeleton is not None and is_clean(self.table, skeleton)]
         if len(clean) == len(found) < MAX_SKELETONS:
-            return [_treated_sql(self._verbatim, "incoming", at=self._at)]
+            return [treated_sql(self._verbatim, "incoming", at=self._at)]
         self.connection.execute(
             "create or replace temp table clean_skeletons as select unnest($clean::varchar[]) as skeleton",
             {"clean": clean},
         )
         return [
-            _treated_sql(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))", at=self._at),
-            _treated_sql(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))", at=self._at),
+            treated_sql(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))", at=self._at),
+            treated_sql(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))", at=self._at),
         ]
 
     def _treated_piece(self, piece: Piece) -> str:
         if piece.shape is None:
-            return self._treated(self.boundary, f"({piece.relation})")
+            return treated_sql(self.boundary, f"({piece.relation})", at=self._at)
         boundary = compile_shape(self.table, piece.shape)
         if boundary is None:
             raise ValueError(f"{self.table.origin}: a shape without a boundary of its own")
-        return self._treated(boundary, f"({piece.relation})")
-
-    def _treated(self, boundary: Boundary, relation: str, *, keep: bool = True) -> str:
-        return treated_sql(boundary, relation, keep=keep, at=self.at)
+        return treated_sql(boundary, f"({piece.relation})", at=self._at)
 
 
-def _treated_sql(boundary: Boundary, relation: str, *, keep: bool = True, at: str | None = None) -> str:
-    """The rows of a relation after their treatment, with the outcome of their checks; `keep` what the vault gets."""
+def treated_sql(boundary: Boundary, relation: str, *, keep: bool = True, at: str | None = None) -> str:
+    """The rows of a relation after their treatment, with what their checks found; `keep` what the vault gets."""
     landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
     vault = ", ".join(
         f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}" for rule in boundary.vault

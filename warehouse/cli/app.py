@@ -206,7 +206,7 @@ def ingest(
             return
         with writer_lock(settings, "ingest"), console.progress(quiet=json_) as progress:
             if discard_pending:
-                for name, loads in discard(settings, tuple(n for n in chosen if n in LIVE_SOURCES)).items():
+                for name, loads in discard(settings, chosen).items():
                     progress(f"{name}: {loads} loads discarded; their rows are read again")
             report = run(
                 settings,
