@@ -212,8 +212,11 @@ class TableLanding:
         counts = self.counts
         key = f"({self._keys})" if len(self.table.key) > 1 else self._keys
         # rows of a flat table or of a file that share a key are in quarantine already
-        doubled = self._one(f"select count({key}) - count(distinct {key}) from seen_keys")
-        if doubled and self.table.is_document and not self.plan.unique_keys:
+        if (
+            self.table.is_document
+            and self.plan.mode != "drop"
+            and (doubled := self._one(f"select count({key}) - count(distinct {key}) from seen_keys"))
+        ):
             raise LoadIncomplete(
                 f"{self.table.source}.{self.table.origin}: {doubled} rows share their key with another row of this "
                 "load (in MongoDB: ids that differ in type only), and one would replace the other",
