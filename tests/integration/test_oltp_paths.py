@@ -14,7 +14,7 @@ import pytest
 
 from ingestion import boundary, landing
 from ingestion.lake import Lake
-from ingestion.raw import column_list
+from ingestion.raw import column_list, create_raw_tables
 from ingestion.schema import Table, _leaf
 from ingestion.sources import Plan
 from ingestion.sources.oltp import OltpReader, reader
@@ -113,7 +113,7 @@ def world(home: tuple[Settings, Endpoints], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(reader, "CHUNK_ROWS", 500)
     settings = home[0].model_copy(update={"compare_below_rows": 10, "cursor_lag_seconds": 600})
     with open_warehouse(settings, postgres=True) as connection:
-        connection.execute(f"create schema if not exists {CATALOG}.raw_oltp")
+        create_raw_tables(connection)
         connection.execute(f"create or replace table {CATALOG}.raw_oltp.orders ({column_list(ORDERS)})")
         vault.attach_vault(connection, settings)
         boundary.install(connection, token_key(settings))

@@ -14,7 +14,7 @@ import pytest
 
 from ingestion import boundary, landing
 from ingestion.lake import Lake
-from ingestion.raw import column_list
+from ingestion.raw import column_list, create_raw_tables
 from ingestion.schema import Leaf, Table, _leaf
 from ingestion.sources.oltp import OltpReader
 from tests.conftest import MakeSettings
@@ -103,7 +103,7 @@ def admin(source: Source) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def warehouse(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
     with open_warehouse(source[0], postgres=True) as connection:
-        connection.execute(f"create schema if not exists {CATALOG}.raw_oltp")
+        create_raw_tables(connection)
         vault.attach_vault(connection, source[0])
         boundary.install(connection, token_key(source[0]))
         yield connection
