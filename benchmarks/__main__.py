@@ -8,7 +8,11 @@ import sys
 from benchmarks.harness import write_results
 
 SUITES: dict[str, dict[str, str]] = {
-    "ingest": {"PostgreSQL": "benchmarks.ingest_oltp"},
+    "ingest": {
+        "PostgreSQL": "benchmarks.ingest_oltp",
+        "MongoDB": "benchmarks.ingest_mongodb",
+        "Kafka": "benchmarks.ingest_stream",
+    },
 }
 """Suite → title → module with a function `measure() -> list[Row]`."""
 

@@ -73,7 +73,7 @@ def drained(uri: str, collection: str) -> Outcome:
         count = client[DATABASE][collection].estimated_document_count()
         started = time.perf_counter()
         for batch in client[DATABASE][collection].find_raw_batches({}):
-            len(batch)  # type: ignore[arg-type]  # bytes, whatever its declaration says
+            len(batch)
         return Outcome(time.perf_counter() - started, count)
 
 

@@ -8,7 +8,7 @@ import time
 from decimal import Decimal
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # no __all__
 
 from benchmarks.harness import Case, Outcome, Row, interleaved
 from benchmarks.landing_case import Home, embedded, land
@@ -57,7 +57,7 @@ def fill(bootstrap: str) -> Decimal:
         amount = Decimal(100 + number % 90_000) / 100
         total += amount
         three_ds = {"outcome": "frictionless", "eci": "05", "exemption": None}
-        event = {
+        event: dict[str, object] = {
             "schema_version": 1,
             "event_id": f"E{number:09d}",
             "event_type": "payment.captured" if number % 2 else "payment.authenticated",
