@@ -57,6 +57,9 @@ def fill(bootstrap: str) -> Decimal:
         amount = Decimal(100 + number % 90_000) / 100
         total += amount
         three_ds = {"outcome": "frictionless", "eci": "05", "exemption": None}
+        attributes: dict[str, object] = {"attempt_id": "A1", "three_ds": three_ds}
+        if number % 2:
+            attributes = {"capture_id": f"C{number}"}
         event: dict[str, object] = {
             "schema_version": 1,
             "event_id": f"E{number:09d}",
@@ -68,7 +71,7 @@ def fill(bootstrap: str) -> Decimal:
             "currency_code": "EUR",
             "reason": None,
             "actor": "system",
-            "attributes": {"capture_id": f"C{number}"} if number % 2 else {"attempt_id": "A1", "three_ds": three_ds},
+            "attributes": attributes,
         }
         producer.produce(TABLE.origin, json.dumps(event), f"TXN{number // 2:08d}")
         if number % 10_000 == 0:
