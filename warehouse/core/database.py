@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import duckdb
@@ -45,8 +46,9 @@ def blank_connection(
     )
     for extension in ("httpfs", *(("postgres_scanner",) if postgres else ())):
         try:
-            import_extension(extension, con=connection)
-            connection.execute(f"LOAD {extension}")
+            if not list(home.extensions.glob(f"*/*/{extension}.duckdb_extension")):
+                import_extension(extension, con=connection)  # a copy for dbt, which looks for it there
+            connection.execute(f"LOAD '{_wheel_file(extension)}'")
         except duckdb.Error as error:
             connection.close()
             raise ConfigurationError(
@@ -58,6 +60,13 @@ def blank_connection(
     if memory_limit:
         connection.execute("SET memory_limit = ?", [memory_limit])
     return connection
+
+
+def _wheel_file(extension: str) -> Path:
+    """The extension in its wheel. One file for all homes: each copy that a process loads brings its own OpenSSL."""
+    module = import_module(f"duckdb_extension_{extension}")
+    folder = Path(str(module.__file__)).parent / "extensions" / f"v{duckdb.__version__}"
+    return folder / f"{extension}.duckdb_extension"
 
 
 def attach(connection: duckdb.DuckDBPyConnection, path: Path, alias: str, key: str, *, read_only: bool = False) -> None:
