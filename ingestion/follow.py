@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
-from ingestion.load import read_state
+from ingestion.destinations.choice import open_destination
 from ingestion.run import IngestReport, Part, SourceReport, ingest
 from ingestion.schema import SourceName, tables
 from ingestion.sources.mongodb import Batch, ChangedReader, Changes
@@ -87,8 +87,11 @@ class _Runs:
         return report.sources[0]
 
     def state(self, source: SourceName) -> dict[str, Any]:
-        with open_warehouse(self.settings) as connection:
-            return read_state(connection, self.settings, source)
+        with (
+            open_warehouse(self.settings) as connection,
+            open_destination(connection, self.settings) as destination,
+        ):
+            return destination.read_state(source)
 
 
 class _MongoFeed:

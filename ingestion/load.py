@@ -119,7 +119,7 @@ def load_packages(
     started = time.perf_counter()
     position = json.loads(json.dumps(state))
     for entry in landed:
-        _check_files(connection, entry)
+        check_files(connection, entry)
     with _pipeline(connection, settings, source, channel) as pipeline:
         _finish_pending(pipeline, source, progress)
         committed = _committed(pipeline)
@@ -295,8 +295,15 @@ def _hint(name: str, sql_type: str) -> TColumnSchema:
     return {"name": name, **DLT_TYPES[sql_type]}
 
 
-def _check_files(connection: duckdb.DuckDBPyConnection, entry: LandedTable) -> None:
-    """dlt does not validate a model (a double 3.7 lands in a bigint as 4), so the files are checked before it."""
+def check_files(connection: duckdb.DuckDBPyConnection, entry: LandedTable) -> None:
+    """Refuse files that are missing, unreadable or not of the pinned shape, before anything is loaded from them.
+
+    dlt does not validate a model (a double 3.7 lands in a bigint as 4), and COPY would cast as silently.
+
+    Raises:
+        ConfigurationError: the lake's key does not open them.
+        LoadIncomplete: anything else is wrong with them.
+    """
     missing = [path for path in entry.files if not path.is_file()]
     if missing:
         raise _refused(entry, f"{len(missing)} of {len(entry.files)} lake files are missing")

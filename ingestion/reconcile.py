@@ -15,8 +15,8 @@ from typing import Any
 import duckdb
 
 from ingestion import boundary
+from ingestion.destinations.choice import open_destination
 from ingestion.lake import sql_text
-from ingestion.load import read_state
 from ingestion.run import LIVE_SOURCES, AnyReader, landing_failure, open_reader
 from ingestion.schema import BOOKKEEPING, SourceName, Table, tables
 from ingestion.sources import Plan
@@ -130,7 +130,8 @@ def _compare_source(
     source: SourceName,
     progress: Progress,
 ) -> list[TableComparison]:
-    state = read_state(connection, settings, source)
+    with open_destination(connection, settings) as destination:
+        state = destination.read_state(source)
     pinned = list(tables(source).values())
     compared = []
     with open_reader(connection, settings, endpoints, source) as reader:

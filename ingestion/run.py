@@ -1,13 +1,14 @@
 """One landing run: every source in turn, each in one snapshot, each load all or nothing.
 
 Order within a source, and why: the lake is sealed first (the record), then the vault and the quarantine (repeatable
-inserts), then dlt loads the sealed files and commits the cursors with them, then the manifest. Killed anywhere, the
-next run reads again from the last committed cursor and lands nothing twice.
+inserts), then the destination loads the sealed files and commits the cursors with them, then the manifest. Killed
+anywhere, the next run reads again from the last committed cursor and lands nothing twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import duckdb
 
 from ingestion import boundary, landing, manifest, quarantine
+from ingestion.destinations.choice import open_destination
+from ingestion.destinations.protocol import Destination
 from ingestion.lake import Lake
-from ingestion.load import Channel, LandedTable, discard_package, drain_pending, load_packages, read_state
+from ingestion.load import CHANNELS, Channel, LandedTable, discard_package
 from ingestion.raw import create_raw_tables
 from ingestion.schema import SourceName, Table, tables
 from ingestion.settling import settle
@@ -139,9 +142,13 @@ def ingest(
     report = IngestReport(run_id)
     failures: list[WarehouseError] = []
     try:
-        with open_warehouse(settings, postgres=True, memory_limit=settings.memory_limit) as connection:
+        with ExitStack() as opened:
+            connection = opened.enter_context(
+                open_warehouse(settings, postgres=True, memory_limit=settings.memory_limit)
+            )
             connection.execute("set preserve_insertion_order = false")
             create_raw_tables(connection)
+            destination = opened.enter_context(open_destination(connection, settings))
             vault.attach_vault(connection, settings)
             boundary.install(connection, token_key(settings))
             landing.prepare(connection)
@@ -151,7 +158,7 @@ def ingest(
                     if source == "files":
                         if retry_quarantined:  # what a file held is not asked for again
                             continue
-                        dropped = land_drops(connection, settings, run_id, progress)
+                        dropped = land_drops(connection, destination, settings, run_id, progress)
                         report.sources.append(
                             SourceReport("files", dropped.tables, dropped.alerts, seconds=dropped.seconds)
                         )
@@ -161,6 +168,7 @@ def ingest(
                     report.sources.append(
                         _ingest_source(
                             connection,
+                            destination,
                             settings,
                             endpoints,
                             source,
@@ -209,6 +217,7 @@ def discard_pending(settings: Settings, sources: Sequence[SourceName] = ALL_SOUR
 
 def _ingest_source(
     connection: duckdb.DuckDBPyConnection,
+    destination: Destination,
     settings: Settings,
     endpoints: Endpoints,
     source: SourceName,
@@ -222,9 +231,9 @@ def _ingest_source(
 ) -> SourceReport:
     started = datetime.now(UTC)
     lake = Lake(settings)
-    drain_pending(connection, settings, source, progress)
-    drain_pending(connection, settings, source, progress, channel="files")
-    state = read_state(connection, settings, source)
+    for channel in CHANNELS:
+        destination.drain_pending(source, progress, channel=channel)
+    state = destination.read_state(source)
     pinned = [table for name, table in tables(source).items() if part.tables is None or name in part.tables]
     load_id = f"{started:%Y%m%dT%H%M%S%f}Z"
     report = SourceReport(source)
@@ -274,11 +283,12 @@ def _ingest_source(
     vault.store_entries(connection, "pending_vault")
     quarantine.store(connection)
     if landed or new_state != state:
-        load_packages(connection, settings, source, landed, new_state, progress)
+        destination.load_packages(source, landed, new_state, progress)
     for entry in landed:
         lake.mark_loaded(source, entry.table.name, load_id)
     report.resolved = quarantine.resolve(connection, source, started)
     manifest.record(connection, run_id, loads)
+    destination.store_operations()
     report.seconds = (datetime.now(UTC) - started).total_seconds()
     return report
 

@@ -336,8 +336,8 @@ def test_drops_and_lake_must_lie_apart(settings: Settings) -> None:
 
 
 STEPS: dict[str, tuple[str, bool]] = {
-    "before the load": ("load_packages", False),
-    "after the load": ("load_packages", True),
+    "before the load": ("DuckDBDestination.load_packages", False),
+    "after the load": ("DuckDBDestination.load_packages", True),
     "before the list": ("_Channel._remember_committed", False),
     "before the file goes": ("_Channel._clear", False),
     "after the file went": ("_Channel._clear", True),

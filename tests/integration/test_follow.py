@@ -154,7 +154,7 @@ def test_a_batch_that_fails_is_landed_by_the_next_follower(world: World, monkeyp
     before = world.state()
     world.database.Transactions.insert_one(payment(2))
     with monkeypatch.context() as patch:
-        patch.setattr("ingestion.run.load_packages", _fail)
+        patch.setattr("ingestion.destinations.choice.load_packages", _fail)
         with pytest.raises(LoadIncomplete, match="planted"):
             world.follow()
     assert world.state() == before

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from warehouse.core.settings import Settings
+from warehouse.core.settings import Settings, Target
 
 
 @dataclass(frozen=True)
@@ -13,16 +13,21 @@ class Home:
     """The folder layout of one installation."""
 
     root: Path
+    target: Target = "duckdb"
 
     @classmethod
     def of(cls, settings: Settings) -> Home:
         """The layout for these settings."""
-        return cls(settings.warehouse_home)
+        return cls(settings.warehouse_home, settings.dbt_target)
 
     @property
     def warehouse(self) -> Path:
-        """The writer's database: raw, staging, intermediate and marts. Encrypted."""
-        return self.root / "warehouse.duckdb"
+        """The writer's database: raw, staging, intermediate and marts. Encrypted.
+
+        When the target is Snowflake: what landing compares with and `raw_ops`, in a file of its own, because the
+        two warehouses need not hold the same loads.
+        """
+        return self.root / ("landing-snowflake.duckdb" if self.target == "snowflake" else "warehouse.duckdb")
 
     @property
     def published(self) -> Path:

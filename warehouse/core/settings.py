@@ -7,6 +7,7 @@ Key material is not a setting: the warehouse key is (dbt needs it), every other 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -68,6 +69,16 @@ class Settings(BaseSettings):
         pattern=r"^[1-9][0-9]*(MB|GB)$",
         description="what landing may hold in memory; beyond it DuckDB spills, encrypted, below WAREHOUSE_HOME",
     )
+    snowflake_account: str | None = None
+    snowflake_user: str | None = None
+    snowflake_private_key_path: Path | None = Field(None, description="PKCS#8 PEM; there is no password login")
+    dbt_env_secret_snowflake_passphrase: SecretStr | None = Field(None, description="opens that key file")
+    snowflake_role: str = "TRANSFORMER"
+    snowflake_warehouse: str = "TRANSFORMING"
+    snowflake_url: str | None = Field(None, description="https:// address; unset: the public one of the account")
+    snowflake_lake_stage: str | None = Field(
+        None, description="external stage whose URL is LAKE_URI (DATABASE.SCHEMA.NAME); unset: files are sent"
+    )
     dbt_env_secret_warehouse_key: SecretStr | None = Field(None, description="opens the warehouse; in .env")
 
     @field_validator("warehouse_home", mode="after")
@@ -91,6 +102,24 @@ class Settings(BaseSettings):
                 raise ValueError("LAKE_ENDPOINT is https://host[:port], without a path or credentials")
             if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
                 raise ValueError("LAKE_ENDPOINT is neither loopback nor TLS")
+        return value
+
+    @field_validator("snowflake_url", mode="after")
+    @classmethod
+    def _https_or_loopback(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("SNOWFLAKE_URL is https://host[:port]")
+            if parts.scheme == "http" and not _is_loopback(parts.hostname):
+                raise ValueError("SNOWFLAKE_URL leaves this machine without TLS: use https://")
+        return value
+
+    @field_validator("snowflake_lake_stage", mode="after")
+    @classmethod
+    def _stage_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}", value, re.ASCII):
+            raise ValueError("SNOWFLAKE_LAKE_STAGE is NAME, SCHEMA.NAME or DATABASE.SCHEMA.NAME")
         return value
 
     @field_validator("kafka_bootstrap", mode="after")

@@ -19,9 +19,10 @@ import duckdb
 
 from ingestion import manifest, quarantine
 from ingestion.boundary import Boundary, compile_boundary
+from ingestion.destinations.protocol import Destination
 from ingestion.lake import Lake, sql_text
 from ingestion.landing import Counts, TableLanding
-from ingestion.load import LandedTable, drain_pending, load_packages, read_state
+from ingestion.load import CHANNELS, LandedTable
 from ingestion.schema import PLAIN_CLASSES, SourceName, Table, tables
 from ingestion.settling import settle
 from ingestion.sources import Plan
@@ -84,6 +85,7 @@ class _Staged:
 
 def land_drops(
     connection: duckdb.DuckDBPyConnection,
+    destination: Destination,
     settings: Settings,
     run_id: str,
     progress: Progress,
@@ -102,7 +104,7 @@ def land_drops(
         waiting = [drop for drop in found.drops if drop.table.source == source]
         if not waiting and not (Home.of(settings).dlt / f"files_{source}").exists():
             continue
-        _Channel(connection, settings, run_id, source, report, progress).land(waiting)
+        _Channel(connection, destination, settings, run_id, source, report, progress).land(waiting)
     report.seconds = (datetime.now(UTC) - started).total_seconds()
     return report
 
@@ -113,6 +115,7 @@ class _Channel:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
+        destination: Destination,
         settings: Settings,
         run_id: str,
         source: SourceName,
@@ -120,6 +123,7 @@ class _Channel:
         progress: Progress,
     ) -> None:
         self.connection = connection
+        self.destination = destination
         self.settings = settings
         self.run_id = run_id
         self.source = source
@@ -131,8 +135,8 @@ class _Channel:
 
     def land(self, waiting: Sequence[Drop]) -> None:
         """Land `waiting` in rounds of one file per table: the order of the files of a table matters."""
-        drain_pending(self.connection, self.settings, self.source, self.progress)
-        drain_pending(self.connection, self.settings, self.source, self.progress, channel="files")
+        for channel in CHANNELS:
+            self.destination.drain_pending(self.source, self.progress, channel=channel)
         settle(self.connection, self.lake, tables(self.source).values())
         self._remember_committed()
         by_table = [list(group) for _, group in groupby(waiting, key=lambda drop: drop.table.name)]
@@ -174,10 +178,11 @@ class _Channel:
         vault.store_entries(self.connection, "pending_vault")
         quarantine.store(self.connection)
         state = {"files": [_remembered(item) for item in staged]}
-        load_packages(self.connection, self.settings, self.source, landed, state, self.progress, channel="files")
+        self.destination.load_packages(self.source, landed, state, self.progress, channel="files")
         for entry in landed:
             self.lake.mark_loaded(self.source, entry.table.name, load_id)
         manifest.record(self.connection, self.run_id, [item.load for item in staged])
+        self.destination.store_operations()
         self._remember_committed()
         for item in staged:
             self._account(item)
@@ -314,7 +319,7 @@ class _Channel:
 
     def _remember_committed(self) -> None:
         """Add the files of the last committed package to the list, where a killed run did not."""
-        committed = read_state(self.connection, self.settings, self.source, channel="files").get("files", [])
+        committed = self.destination.read_state(self.source, channel="files").get("files", [])
         for entry in committed:
             self.connection.execute(
                 f"""
