@@ -19,7 +19,7 @@ from ingestion import boundary, landing, manifest, quarantine
 from ingestion.destinations.choice import open_destination
 from ingestion.destinations.protocol import Destination
 from ingestion.lake import Lake
-from ingestion.load import CHANNELS, Channel, LandedTable, discard_package
+from ingestion.load import Channel, LandedTable, discard_package
 from ingestion.raw import create_raw_tables
 from ingestion.schema import SourceName, Table, tables
 from ingestion.settling import settle
@@ -231,8 +231,8 @@ def _ingest_source(
 ) -> SourceReport:
     started = datetime.now(UTC)
     lake = Lake(settings)
-    for channel in CHANNELS:
-        destination.drain_pending(source, progress, channel=channel)
+    destination.drain_pending(source, progress)
+    destination.drain_pending(source, progress, channel="files")
     state = destination.read_state(source)
     pinned = [table for name, table in tables(source).items() if part.tables is None or name in part.tables]
     load_id = f"{started:%Y%m%dT%H%M%S%f}Z"

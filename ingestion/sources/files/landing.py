@@ -22,7 +22,7 @@ from ingestion.boundary import Boundary, compile_boundary
 from ingestion.destinations.protocol import Destination
 from ingestion.lake import Lake, sql_text
 from ingestion.landing import Counts, TableLanding
-from ingestion.load import CHANNELS, LandedTable
+from ingestion.load import LandedTable
 from ingestion.schema import PLAIN_CLASSES, SourceName, Table, tables
 from ingestion.settling import settle
 from ingestion.sources import Plan
@@ -135,8 +135,8 @@ class _Channel:
 
     def land(self, waiting: Sequence[Drop]) -> None:
         """Land `waiting` in rounds of one file per table: the order of the files of a table matters."""
-        for channel in CHANNELS:
-            self.destination.drain_pending(self.source, self.progress, channel=channel)
+        self.destination.drain_pending(self.source, self.progress)
+        self.destination.drain_pending(self.source, self.progress, channel="files")
         settle(self.connection, self.lake, tables(self.source).values())
         self._remember_committed()
         by_table = [list(group) for _, group in groupby(waiting, key=lambda drop: drop.table.name)]
