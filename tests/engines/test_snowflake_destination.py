@@ -28,8 +28,10 @@ from ingestion.destinations.snowflake import Session, snowflake_session
 from ingestion.lake import Lake
 from ingestion.load import LandedTable
 from ingestion.raw import OPS_TABLES, create_raw_tables, raw_table_names
+from ingestion.run import ingest
 from ingestion.schema import all_tables
 from tests.engines.fakesnow_server import PASSPHRASE
+from tests.integration.landed_home import NOWHERE, drop
 from tests.integration.test_load import (
     CURRENCY,
     CURRENCY_ROWS,
@@ -200,6 +202,32 @@ def test_what_a_run_wrote_down_is_brought_over_once(settings: Settings) -> None:
         ("l-r1", False),
         ("l-r2", True),
     ]
+
+
+# -- a landing run -----------------------------------------------------------------------------------------------
+
+
+def test_a_landing_run_loads_snowflake_and_lands_nothing_twice(settings: Settings) -> None:
+    """The whole of `ingest`, over the source that needs no server: a file dropped, and the same rows dropped again."""
+    settings = settings.model_copy(update={"drops_uri": None, "drops_settle_seconds": 0})
+    header = b"currency_code,numeric_code,currency_name,minor_unit,updated_at\n"
+    euro, yen = b"EUR,978,Euro,2,2024-01-01 00:00:00+00\n", b"JPY,392,Yen,0,2024-01-01 00:00:00+00\n"
+    landed = []
+    for run, content in enumerate((header + euro, header + euro + yen, header + yen + euro)):
+        drop(settings, f"oltp/currency/day{run}.csv", content)
+        landed.append(ingest(settings, NOWHERE, run_id=f"r{run}", sources=("files",)).landed_rows)
+    assert landed == [1, 1, 0]
+    assert asked(settings, "select currency_code, numeric_code, minor_unit from raw_oltp.currency order by 1") == [
+        ("EUR", "978", 2),
+        ("JPY", "392", 0),
+    ]
+    assert asked(settings, "select run_id, source_rows, landed_rows from raw_ops.load_manifest order by run_id") == [
+        ("r0", 1, 1),
+        ("r1", 2, 1),
+        ("r2", 2, 0),
+    ]
+    assert asked(settings, "select count(*), count(distinct load_id) from raw_ops.landed_loads") == [(2, 2)]
+    assert not (settings.warehouse_home / "warehouse.duckdb").exists()
 
 
 # -- a run that dies ---------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from bson import json_util
 from confluent_kafka import Consumer, TopicPartition
 from pymongo import MongoClient
 
+from ingestion.destinations import choice
 from ingestion.run import IngestReport, ingest
 from ingestion.schema import Table, all_tables, tables
 from ingestion.sources.files import drops as drop_folder
@@ -346,7 +347,7 @@ STEPS: dict[str, tuple[str, bool]] = {
 
 def _land_and_die(settings: Settings, step: str) -> None:
     name, after = STEPS[step]
-    owner: Any = file_landing
+    owner: Any = choice if name.startswith("DuckDBDestination") else file_landing
     *path, last = name.split(".")
     for part in path:
         owner = getattr(owner, part)

@@ -162,7 +162,7 @@ def test_a_batch_that_fails_is_landed_by_the_next_follower(world: World, monkeyp
     assert world.current().keys() == {"1", "2"}
 
 
-def _fail(*_: object) -> None:
+def _fail(*_: object, **__: object) -> None:
     raise LoadIncomplete("planted")
 
 
