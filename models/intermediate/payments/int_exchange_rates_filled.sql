@@ -25,6 +25,7 @@ published as (
         currency_code,
         rate_date,
         rate_to_reporting,
+        loaded_at,
         lead(rate_date) over (partition by currency_code order by rate_date) as next_rate_date
     from {{ ref('int_exchange_rates_published') }}
 ),
@@ -83,7 +84,8 @@ latest as (
         spine.rate_date,
         published.rate_date as rate_source_date,
         published.rate_to_reporting as published_rate,
-        {{ days_between('published.rate_date', 'spine.rate_date') }} as rate_age_days
+        {{ days_between('published.rate_date', 'spine.rate_date') }} as rate_age_days,
+        published.loaded_at
     from spine
     left join published
         on
@@ -99,6 +101,7 @@ judged as (
         rate_source_date,
         published_rate,
         rate_age_days,
+        loaded_at,
         case
             when currency_code = '{{ reporting_currency }}' then 'identity'
             when rate_source_date is null then 'missing'
@@ -121,7 +124,8 @@ final as (
         end as rate_to_reporting,
         rate_status,
         case when rate_status = 'identity' then 0 else rate_age_days end as rate_age_days,
-        case when rate_status = 'identity' then rate_date else rate_source_date end as rate_source_date
+        case when rate_status = 'identity' then rate_date else rate_source_date end as rate_source_date,
+        loaded_at
     from judged
 )
 

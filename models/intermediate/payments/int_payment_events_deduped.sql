@@ -1,12 +1,22 @@
 -- One row per event of a known type: of an event delivered more than once, the one that says it happened first.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='delete+insert',
+    unique_key='event_id',
+) }}
 with
 
-events as (
+messages as (
     select
         kafka_topic,
         kafka_partition,
         kafka_offset,
-        event_id,
+        -- an event that forgot its id cannot be recognised again: its position stands in for it
+        coalesce(
+            event_id,
+            kafka_topic || '-' || cast(kafka_partition as {{ type_text() }})
+            || '-' || cast(kafka_offset as {{ type_text() }})
+        ) as event_id,
         transaction_id,
         merchant_id,
         attempt_id,
@@ -47,17 +57,26 @@ events as (
     where is_known_event_type
 ),
 
--- an event that forgot its id cannot be recognised again: its position stands in for it
+-- in an incremental run: the events of which a delivery has landed since the last one, with all their deliveries
+events as (
+    select messages.*
+    from messages
+    {% if is_incremental() -%}
+    where
+        event_id in (
+            select arrived.event_id
+            from messages as arrived
+            where arrived.loaded_at > (select coalesce(max(built.loaded_at), {{ utc('1900-01-01') }}) from {{ this }} as built)
+        )
+    {%- endif %}
+),
+
 identified as (
     select
         kafka_topic,
         kafka_partition,
         kafka_offset,
-        coalesce(
-            event_id,
-            kafka_topic || '-' || cast(kafka_partition as {{ type_text() }})
-            || '-' || cast(kafka_offset as {{ type_text() }})
-        ) as event_id,
+        event_id,
         case
             when transaction_id is not null then {{ hash_key(['source_system', 'transaction_id']) }}
         end as transaction_key,

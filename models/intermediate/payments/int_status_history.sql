@@ -1,15 +1,22 @@
 -- One row per payment and change of status, in the order in which the changes happened.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_transactions_unified') }}",
+) }}
 with
 
 transactions as (
     select
         transaction_key,
+        row_version,
         source_system,
         currency_code,
         status_code,
         amount,
         updated_at
     from {{ ref('int_transactions_unified') }}
+    {{ only_changed() }}
 ),
 
 events as (
@@ -34,6 +41,9 @@ events as (
         'dispute.won',
         'dispute.lost'
     )
+    {% if is_incremental() -%}
+    and transaction_key in (select transaction_key from transactions)
+    {%- endif %}
 ),
 
 -- by when it happened, not by when it arrived; of events at the same instant the earlier step of a payment goes first
@@ -201,20 +211,22 @@ changes as (
 
 final as (
     select
-        transaction_key,
-        change_number,
-        from_status,
-        to_status,
-        change_source,
+        changes.transaction_key,
+        transactions.row_version,
+        changes.change_number,
+        changes.from_status,
+        changes.to_status,
+        changes.change_source,
         case
-            when from_status is null then true
+            when changes.from_status is null then true
             {%- for status, next_statuses in legal_status_transitions().items() if next_statuses %}
-            when from_status = '{{ status }}' then to_status in ({{ quoted(next_statuses) }})
+            when changes.from_status = '{{ status }}' then changes.to_status in ({{ quoted(next_statuses) }})
             {%- endfor %}
             else false
         end as is_legal_transition,
-        changed_at
+        changes.changed_at
     from changes
+    inner join transactions on changes.transaction_key = transactions.transaction_key
 )
 
 select * from final

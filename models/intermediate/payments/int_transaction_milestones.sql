@@ -1,4 +1,9 @@
 -- One row per payment: when each step of its life was first reached, and what refunds, disputes and fees came to.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_transactions_unified') }}",
+) }}
 {%- set carried = {
     'decline_code': 'decline_code',
     'three_ds_outcome': 'three_ds_outcome',
@@ -14,10 +19,12 @@ with
 transactions as (
     select
         transaction_key,
+        row_version,
         source_system,
         transaction_id,
         currency_code
     from {{ ref('int_transactions_unified') }}
+    {{ only_changed() }}
 ),
 
 events as (
@@ -41,7 +48,11 @@ events as (
         available_at,
         occurred_at
     from {{ ref('int_payment_events_deduped') }}
-    where transaction_key is not null
+    where
+        transaction_key is not null
+        {% if is_incremental() -%}
+        and transaction_key in (select transaction_key from transactions)
+        {%- endif %}
 ),
 
 -- an event in another currency than its payment's counts as an event, not as money
@@ -163,6 +174,7 @@ dispute_amounts as (
 final as (
     select
         transactions.transaction_key,
+        transactions.row_version,
         transactions.source_system,
         transactions.transaction_id,
         transactions.currency_code,

@@ -1,5 +1,21 @@
 -- One row per source system and payment: both databases in one shape, told apart by `source_system`.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_transaction_inputs') }}",
+) }}
 with
+
+inputs as (
+    select
+        transaction_key,
+        row_version,
+        source_system,
+        transaction_id,
+        loaded_at
+    from {{ ref('int_transaction_inputs') }}
+    {{ only_changed() }}
+),
 
 oltp_transactions as (
     select
@@ -19,6 +35,9 @@ oltp_transactions as (
         updated_at,
         loaded_at
     from {{ ref('stg_oltp__transaction') }}
+    {% if is_incremental() -%}
+    where transaction_id in (select transaction_id from inputs where source_system = 'oltp')
+    {%- endif %}
 ),
 
 mongodb_documents as (
@@ -42,6 +61,9 @@ mongodb_documents as (
             order by updated_at desc, document_id desc
         ) as recency
     from {{ ref('stg_mongodb__transactions') }}
+    {% if is_incremental() -%}
+    where transaction_id in (select transaction_id from inputs where source_system = 'mongodb')
+    {%- endif %}
 ),
 
 locations as (
@@ -87,6 +109,9 @@ events as (
     where
         transaction_key is not null
         and event_type in ('payment.captured', 'fee.charged')
+        {% if is_incremental() -%}
+        and transaction_key in (select transaction_key from inputs)
+        {%- endif %}
 ),
 
 -- a document writes its country as a code or as a name
@@ -242,6 +267,7 @@ zoned as (
 final as (
     select
         zoned.transaction_key,
+        inputs.row_version,
         zoned.source_system,
         zoned.transaction_id,
         zoned.merchant_id,
@@ -275,8 +301,9 @@ final as (
         captures.captured_at,
         zoned.created_at,
         zoned.updated_at,
-        zoned.loaded_at
+        coalesce(inputs.loaded_at, zoned.loaded_at) as loaded_at
     from zoned
+    left join inputs on zoned.transaction_key = inputs.transaction_key
     left join currencies on zoned.currency_code = currencies.currency_code
     left join captures on zoned.transaction_key = captures.transaction_key
     left join fees

@@ -1,5 +1,18 @@
 -- One row per payment of either database: its money in original, settlement and reporting currency, and its keys.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_sales_inputs') }}",
+) }}
 with
+
+inputs as (
+    select
+        transaction_key,
+        row_version
+    from {{ ref('int_sales_inputs') }}
+    {{ only_changed() }}
+),
 
 transactions as (
     select
@@ -38,6 +51,9 @@ transactions as (
         updated_at,
         loaded_at
     from {{ ref('int_transactions_unified') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select transaction_key from inputs)
+    {%- endif %}
 ),
 
 customers as (
@@ -170,6 +186,7 @@ joined as (
                 else {{ var('unknown_key') }}
             end
         ) as captured_date_key,
+        inputs.row_version,
         transactions.transaction_id,
         transactions.source_system,
         transactions.source_status,
@@ -201,6 +218,7 @@ joined as (
         transactions.updated_at,
         transactions.loaded_at
     from transactions
+    left join inputs on transactions.transaction_key = inputs.transaction_key
     left join customers
         on
             transactions.customer_id = customers.customer_id
@@ -267,6 +285,7 @@ final as (
         status_key,
         business_date_key,
         captured_date_key,
+        row_version,
         transaction_id,
         source_system,
         source_status,

@@ -1,4 +1,10 @@
 -- One row per piece of feedback; the comment itself lies in the vault, its length and flags are here.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='delete+insert',
+    unique_key='document_id',
+    pre_hook="{{ remove_vanished('mongodb', 'customer_feedback', '_id', 'document_id') }}",
+) }}
 {%- set structure = {
     'customer_id': 'text',
     'merchant_id': 'text',
@@ -21,7 +27,9 @@ source as (
         {{ json_document('document', structure) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'customer_feedback') }}
-    where _deleted_at is null
+    where
+        _deleted_at is null
+        {{ and_landed_since() }}
 ),
 
 final as (

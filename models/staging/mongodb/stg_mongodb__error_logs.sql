@@ -1,4 +1,10 @@
 -- One row per logged error; the message itself lies in the vault, its length and flags are here.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='delete+insert',
+    unique_key='document_id',
+    pre_hook="{{ remove_vanished('mongodb', 'error_logs', '_id', 'document_id') }}",
+) }}
 {%- set structure = {
     'service': 'text',
     'level': 'text',
@@ -31,7 +37,9 @@ source as (
         {{ json_document('document', structure) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'error_logs') }}
-    where _deleted_at is null
+    where
+        _deleted_at is null
+        {{ and_landed_since() }}
 ),
 
 final as (

@@ -1,4 +1,10 @@
 -- One row per payment document of `Transactions`, as it is now.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='delete+insert',
+    unique_key='document_id',
+    pre_hook="{{ remove_vanished('mongodb', 'transactions', '_id', 'document_id') }}",
+) }}
 with
 
 source as (
@@ -8,7 +14,9 @@ source as (
         {{ json_document('document', mongodb_transactions_structure()) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'transactions') }}
-    where _deleted_at is null
+    where
+        _deleted_at is null
+        {{ and_landed_since() }}
 ),
 
 final as (

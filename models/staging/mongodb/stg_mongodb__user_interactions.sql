@@ -1,4 +1,10 @@
 -- One row per interaction of a visitor with a shop.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='delete+insert',
+    unique_key='document_id',
+    pre_hook="{{ remove_vanished('mongodb', 'user_interactions', '_id', 'document_id') }}",
+) }}
 {%- set structure = {
     'customer_id': 'text',
     'session_id': 'text',
@@ -23,7 +29,9 @@ source as (
         {{ json_document('document', structure) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'user_interactions') }}
-    where _deleted_at is null
+    where
+        _deleted_at is null
+        {{ and_landed_since() }}
 ),
 
 flattened as (

@@ -1,4 +1,9 @@
 -- One row per message of `payments.transactions`: topic, partition and offset. Redelivered events are still here.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='delete+insert',
+    unique_key=['kafka_topic', 'kafka_partition', 'kafka_offset'],
+) }}
 {%- set structure = {
     'schema_version': 'text',
     'event_id': 'text',
@@ -52,7 +57,9 @@ source as (
             order by _landed_at desc, _load_id desc
         ) as landing_recency
     from {{ source('stream', 'payments_transactions') }}
-    where _deleted_at is null
+    where
+        _deleted_at is null
+        {{ and_landed_since() }}
 ),
 
 flattened as (

@@ -1,0 +1,46 @@
+{#-
+  Incremental models, one way for all of them.
+
+  A row of an incremental model carries `row_version`: a hash of its upstream's key and of when everything it stands
+  on landed. A run deletes the rows whose version its upstream no longer knows and adds those it does not have yet.
+  Nothing depends on clocks, watermarks or the order of loads: whatever arrives, however late, changes the version of
+  exactly the rows it concerns, and a run that died half-way is completed by the next.
+
+      config(materialized='incremental', incremental_strategy='append', pre_hook="{{ '{{' }} remove_stale('upstream') {{ '}}' }}")
+      … from ref('upstream') {{ '{{' }} only_changed() {{ '}}' }}
+
+  Changes of code, seeds or vars are not seen: they need `--full-refresh`, which `warehouse refresh` adds by itself.
+-#}
+{% macro only_changed() -%}
+    {%- if is_incremental() -%}
+    where row_version not in (select built.row_version from {{ this }} as built)
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro remove_stale(upstream) -%}
+    {%- if is_incremental() -%}
+    delete from {{ this }} where row_version not in (select upstream.row_version from {{ ref(upstream) }} as upstream)
+    {%- endif -%}
+{%- endmacro %}
+
+
+{#-
+  Staging of big tables, where each landed row is parsed once. Loads of one table are committed one after the other,
+  so what is new is what landed after the newest row here; `and` goes on with the `where` of the source.
+-#}
+{% macro and_landed_since() -%}
+    {%- if is_incremental() -%}
+    and _landed_at > (select coalesce(max(built.loaded_at), {{ utc('1900-01-01') }}) from {{ this }} as built)
+    {%- endif -%}
+{%- endmacro %}
+
+{#- The rows of a staging table that its source no longer has, or has as deleted. -#}
+{% macro remove_vanished(source_name, table_name, source_key, key) -%}
+    {%- if is_incremental() -%}
+    delete from {{ this }}
+    where {{ key }} not in (
+        select landed.{{ source_key }} from {{ source(source_name, table_name) }} as landed
+        where landed._deleted_at is null
+    )
+    {%- endif -%}
+{%- endmacro %}
