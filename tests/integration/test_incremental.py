@@ -30,7 +30,8 @@ Checksums = dict[str, tuple[int, int]]
 def _tables(connection: duckdb.DuckDBPyConnection, schemas: tuple[str, ...]) -> Tables:
     rows = connection.execute(
         "select table_schema, table_name from information_schema.tables "
-        "where table_catalog = ? and list_contains(?, table_schema) and not starts_with(table_name, '_dlt') order by all",
+        "where table_catalog = ? and list_contains(?, table_schema) and not starts_with(table_name, '_dlt') "
+        "order by all",
         [CATALOG, list(schemas)],
     ).fetchall()
     return [(str(schema), str(name)) for schema, name in rows]
