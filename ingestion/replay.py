@@ -25,6 +25,7 @@ from ingestion.settling import settle
 from ingestion.versions import VERSION, keys_sql, last_sql, loads_sql
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
+from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, Settings
 
@@ -101,6 +102,8 @@ def replay(settings: Settings, *, since: str | None = None, progress: Progress =
             _check_nothing_vanishes(connection, table)
         progress("replay: swapping the tables in")
         _swap(connection, pinned)
+        # the tables are other ones now, whatever their landing times say: the next refresh builds everything anew
+        Home.of(settings).build_state.unlink(missing_ok=True)
     report.seconds = (datetime.now(UTC) - started).total_seconds()
     return report
 

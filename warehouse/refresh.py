@@ -70,9 +70,10 @@ def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progr
         result = run_dbt(settings, ["source", "freshness"], progress=_named("freshness", progress))
         detail.update(result.counts)
 
-    unchanged = not full and landed.landed_rows == 0 and _is_built(settings)
     with report.step("build") as detail:
-        _build(settings, detail, unchanged=unchanged, full=full, progress=_named("build", progress))
+        unchanged = _build(
+            settings, detail, landed_rows=landed.landed_rows, full=full, progress=_named("build", progress)
+        )
     with report.step("publishing expectations") as detail:
         _demand(run_publishing(settings, progress=_named("publishing expectations", progress)), detail)
     with report.step("publish") as detail:
@@ -87,24 +88,29 @@ def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progr
     store_steps(settings, report)
 
 
-def _build(settings: Settings, detail: dict[str, Any], *, unchanged: bool, full: bool, progress: Progress) -> None:
-    if unchanged:
+def _build(settings: Settings, detail: dict[str, Any], *, landed_rows: int, full: bool, progress: Progress) -> bool:
+    """Run dbt as far as it is needed; returns whether the models were left as they are.
+
+    Incremental models compare what has landed with what they hold. That the code, a seed or a var has changed they
+    cannot see: then everything is rebuilt, as it is after a rebuild that failed half-way.
+    """
+    state_file, state = Home.of(settings).build_state, _build_state(settings)
+    built = json.loads(state_file.read_text()) if state_file.exists() else {}
+    if not full and landed_rows == 0 and built == state:
         # nothing landed and no model changed: only what describes the runs themselves is new
         detail["status"] = "unchanged"
         detail["selected"] = "ops"
         result = run_dbt(settings, ["build", "--select", "path:models/ops"], progress=progress)
     else:
-        Home.of(settings).build_state.unlink(missing_ok=True)
+        full = full or any(built.get(name) != state[name] for name in ("models", "target"))
+        detail["mode"] = "full" if full else "incremental"
+        state_file.write_text(json.dumps({} if full else built | {"newest_load": None}))
         result = run_dbt(settings, ["build", *(["--full-refresh"] if full else [])], progress=progress)
-        Home.of(settings).build_state.write_text(json.dumps(_build_state(settings)))
+        state_file.write_text(json.dumps(state))
     detail.update(result.counts)
     if result.warned:
         detail["warned"] = result.warned
-
-
-def _is_built(settings: Settings) -> bool:
-    path = Home.of(settings).build_state
-    return path.exists() and json.loads(path.read_text()) == _build_state(settings)
+    return detail.get("status") == "unchanged"
 
 
 def _build_state(settings: Settings) -> dict[str, str | None]:
