@@ -14,6 +14,7 @@ from warehouse.core.paths import Home
 
 SAMPLE = {
     "mid-extract",
+    "before the manifest",
     "after COPY, before dlt's marker",
     "after completion, before return",
 }

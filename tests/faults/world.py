@@ -24,7 +24,7 @@ from pymongo.database import Database
 from ingestion.load import read_state
 from ingestion.reconcile import Reconciliation, reconcile
 from ingestion.run import LIVE_SOURCES, IngestReport, ingest
-from ingestion.schema import SourceName
+from ingestion.schema import SourceName, tables
 from tests.faults.naive import NaiveLoader, Row
 from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
@@ -179,6 +179,8 @@ class World:
             self._assert_documents()
         if "stream" in chosen:
             self._assert_events()
+        for source in chosen:
+            self._assert_manifest(source)
         found = self.reconcile(*chosen)
         assert found.differences == 0, [table for table in found.tables if table.differences]
 
@@ -214,6 +216,25 @@ class World:
         refused = self.row("select count(distinct position) from raw_ops.quarantine where source = 'stream'")
         assert rows == distinct == sum(ends.values()) - refused[0]
         assert self.state("stream")["payments_transactions"]["offsets"] == ends
+
+    def _assert_manifest(self, source: SourceName) -> None:
+        """Every load of the raw tables is recorded, once, with the rows that it brought."""
+        for table in tables(source).values():
+            versions = f"{table.qualified}_history" if table.history else table.qualified
+            wrong = self.row(f"""
+                select list(load_id) from (
+                    select _load_id as load_id, count(*) as rows from {versions} group by _load_id
+                ) as landed
+                full join (
+                    select load_id, sum(landed_rows + deleted_rows) as rows, count(*) as times
+                    from raw_ops.load_manifest where source = '{source}' and table_name = '{table.name}'
+                    group by load_id having sum(landed_rows + deleted_rows) > 0
+                ) as recorded using (load_id)
+                where times is distinct from 1 or landed.rows > recorded.rows
+                    or {"landed.rows is distinct from recorded.rows" if table.history else "false"}
+            """)
+            assert wrong == (None,), (table.name, wrong)
+        assert self.row(f"select count(*) from raw_ops.prepared_loads where source = '{source}'") == (0,)
 
     def ends(self) -> dict[str, int]:
         """Partition → high watermark."""

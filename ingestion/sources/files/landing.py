@@ -139,6 +139,7 @@ class _Channel:
         self.destination.drain_pending(self.source, self.progress, channel="files")
         settle(self.connection, self.lake, tables(self.source).values())
         self._remember_committed()
+        self._settle_manifest()
         by_table = [list(group) for _, group in groupby(waiting, key=lambda drop: drop.table.name)]
         for round_ in zip_longest(*by_table):
             self._round([drop for drop in round_ if drop is not None])
@@ -177,11 +178,12 @@ class _Channel:
                 landed.append(LandedTable(load.table, load_id, files, rows, unique_keys=True))
         vault.store_entries(self.connection, "pending_vault")
         quarantine.store(self.connection)
+        manifest.prepare(self.connection, self.run_id, [item.load for item in staged])
         state = {"files": [_remembered(item) for item in staged]}
         self.destination.load_packages(self.source, landed, state, self.progress, channel="files")
         for entry in landed:
             self.lake.mark_loaded(self.source, entry.table.name, load_id)
-        manifest.record(self.connection, self.run_id, [item.load for item in staged])
+        manifest.record(self.connection, load_id)
         self.destination.store_operations()
         self._remember_committed()
         for item in staged:
@@ -314,8 +316,20 @@ class _Channel:
         self.report.files += 1
         name = f"{self.source}.{item.drop.table.name}"
         counts = self.report.tables.setdefault(name, Counts())
-        for column in ("source_rows", "read_rows", "unchanged_rows", "landed_rows", "quarantined_rows", "unknown_keys"):
+        for column in (
+            "source_rows",
+            "read_rows",
+            "unchanged_rows",
+            "landed_rows",
+            "quarantined_rows",
+            "unknown_keys",
+            "unknown_events",
+        ):
             setattr(counts, column, getattr(counts, column) + getattr(item.load.counts, column))
+
+    def _settle_manifest(self) -> None:
+        committed = self.destination.read_state(self.source, channel="files").get("files", [])
+        manifest.settle(self.connection, self.source, {entry["load_id"] for entry in committed}, dropped=True)
 
     def _remember_committed(self) -> None:
         """Add the files of the last committed package to the list, where a killed run did not."""
