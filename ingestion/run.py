@@ -328,6 +328,8 @@ def _land_table(
         target.mark_deleted(accept=accept_deletes)
     elif plan.mode == "changes":
         target.mark_deleted(accept=True, among=plan.bounds["keys"])
+    elif plan.mode == "offsets" and full and isinstance(reader, StreamReader):
+        target.mark_deleted(accept=True, among=reader.beyond(table, plan))
     counts = target.finish()
     if plan.mode != "retry":
         new_state[table.name] = reader.advanced(table, plan)

@@ -236,7 +236,7 @@ def test_a_topic_made_anew_with_more_messages_fails_loudly(broker: Broker) -> No
     broker.remove(TOPIC)
     broker.make()
     broker.produce(*[event(f"N{number}") for number in range(5)])
-    with pytest.raises(LoadIncomplete, match="holds another message .* made anew") as caught:
+    with pytest.raises(LoadIncomplete, match=r"holds another message .* made anew") as caught:
         broker.ingest()
     assert "--full" in caught.value.todo
     assert [row[3] for row in broker.landed()] == ["E1", "E2"]

@@ -29,7 +29,7 @@ from ingestion.sources import Plan
 from ingestion.sources.files import drops
 from ingestion.sources.files.drops import Drop, RefusedDrop
 from ingestion.sources.files.formats import read_drop
-from ingestion.sources.mongodb.reader import MongoReader
+from ingestion.sources.json_text import is_json_sql
 from warehouse.core.errors import LoadIncomplete, WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress
@@ -131,7 +131,6 @@ class _Channel:
         self.progress = progress
         self.lake = Lake(settings)
         self.folder = drops.drops_folder(settings)
-        self.documents = MongoReader(connection, settings, "")
 
     def land(self, waiting: Sequence[Drop]) -> None:
         """Land `waiting` in rounds of one file per table: the order of the files of a table matters."""
@@ -218,7 +217,7 @@ class _Channel:
         self.connection.execute("drop table if exists dropped")
         rows = 0
         with drops.opened(drop) as file:
-            for batch in read_drop(file, drop.path.name, drop.size, drop.table, self.documents, self._note(drop)):
+            for batch in read_drop(file, drop.path.name, drop.size, drop.table, self._note(drop)):
                 self.connection.register("dropped_batch", batch)
                 verb = "insert into dropped by name" if rows else "create or replace temp table dropped as"
                 self.connection.execute(f"{verb} select * from dropped_batch")
@@ -298,7 +297,7 @@ class _Channel:
             self.report.alerts.append(f"{drop.label} {refusal}; it is looked at again")
             return
         if quarantined:
-            label = drops.set_aside(drop, self.folder, sha256)
+            label = drops.set_aside(self.connection, drop, self.folder, sha256)
             self.report.alerts.append(f"{drop.label}: {quarantined} rows did not fit; the file is kept as {label}")
         else:
             drops.remove(drop)
@@ -386,10 +385,11 @@ def _incoming_sql(table: Table) -> str:
     if not table.is_document:
         return "select * from dropped"
     # a value that is not JSON must not reach the boundary's JSON functions: their errors would print it
-    return """
+    is_json = is_json_sql("doc")
+    return f"""
         select * replace (
-            case when doc is null or json_valid(doc) then doc end as doc,
-            case when doc is not null and not json_valid(doc) then coalesce(problem, 'not JSON') else problem end
+            case when doc is null or {is_json} then doc end as doc,
+            case when doc is not null and not {is_json} then coalesce(problem, 'not JSON') else problem end
                 as problem
         ) from dropped
     """

@@ -15,13 +15,15 @@ import duckdb
 import pyarrow as pa
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaException, Message, TopicPartition
 
+from ingestion.lake import sql_text
 from ingestion.schema import Table
 from ingestion.sources import Plan
 from ingestion.sources.ahead import ReadAhead
+from ingestion.sources.json_text import is_json_sql
 from ingestion.sources.stream.identity import Mark, changed, mark_of
 from warehouse.core.errors import LoadIncomplete, SchemaDrift, SourceUnavailable
 from warehouse.core.kafka import client_config
-from warehouse.core.settings import Settings
+from warehouse.core.settings import CATALOG, Settings
 
 CHUNK_MESSAGES = 100_000
 CHUNK_BYTES = 64 * 2**20
@@ -131,6 +133,7 @@ class StreamReader(Topics):
         known = {} if full else _marks_of(table, state)
         start: Offsets = {}
         stop: Offsets = {}
+        ends: Offsets = {}
         for topic, partition in self._partitions(table, committed):
             low, high = self._watermarks(topic, partition)
             position = committed.get((topic, partition), low)
@@ -144,7 +147,7 @@ class StreamReader(Topics):
                 raise _made_anew(f"{topic} partition {partition} ends at {high}, before the committed {position}")
             if (mark := known.get((topic, partition))) is not None and not low <= mark[0] < high:
                 del known[topic, partition]  # retention took the message: only the offset is left to go by
-            start[topic, partition] = position
+            start[topic, partition], ends[topic, partition] = position, high
             stop[topic, partition] = high if self.limit is None else min(high, position + self.limit)
         for topic, partition in self._changed(known):
             raise _made_anew(f"{topic} partition {partition} holds another message where the last one landed stood")
@@ -154,7 +157,7 @@ class StreamReader(Topics):
             "offsets",
             source_rows=sum(stop[each] - start[each] for each in start),
             cursor_from=_text(table, committed) or None,
-            bounds={"start": start, "stop": stop},
+            bounds={"start": start, "stop": stop, "ends": ends},
         )
 
     def at(self, table: Table, positions: Sequence[str]) -> Plan:
@@ -188,8 +191,17 @@ class StreamReader(Topics):
                         case when is_json then doc end as doc,
                         case when is_json then problem else 'not JSON' end as problem
                     )
-                    from (select *, doc is null or json_valid(doc) as is_json from {_VIEW})
+                    from (select *, doc is null or {is_json_sql("doc")} as is_json from {_VIEW})
                 """
+
+    def beyond(self, table: Table, plan: Plan) -> str:
+        """SQL: keys of landed messages that the topic, read from its beginning, cannot hold: it was made anew."""
+        there = " or ".join(
+            f"(kafka_topic = {sql_text(topic)} and kafka_partition = {partition} and kafka_offset < {end})"
+            for (topic, partition), end in plan.bounds["ends"].items()
+        )
+        keys = ", ".join(table.key)
+        return f"(select {keys} from {CATALOG}.{table.qualified} where not ({there or 'false'}))"
 
     def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:
         """The offsets after what was read, and a mark of the last message before each."""
