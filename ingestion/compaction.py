@@ -1,6 +1,7 @@
 """Housekeeping of the lake: many small loads become one, and versions that nobody needs any more go.
 
-Both write a new sealed load that says which ones it `replaces`. From the moment its seal is durable the old loads
+What was erased goes with either: the ledger holds for every row that is written anew. Both write a new sealed load
+that says which ones it `replaces`. From the moment its seal is durable the old loads
 are no longer part of the lake; only then are they deleted. Killed anywhere, the lake holds the same rows once.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 import duckdb
 
+from ingestion.erasure import erased_sql
 from ingestion.lake import Lake, LakePath, SealedLoad, parts_sql, write_part
 from ingestion.load import drain_pending
 from ingestion.raw import create_raw_tables
@@ -64,9 +66,10 @@ def compact(
                 continue
             size = sum(load.size for load in small)
             progress(f"compact: {table.qualified}, {len(small)} loads, {size:,} bytes")
+            erased = _one(connection, f"select count(*) from {_erased_versions(connection, table, small)}")
             if not dry_run:
                 _replace(connection, lake, table, small, "true")
-            done.append(Housekeeping(table.qualified, len(sealed), len(sealed) - len(small) + 1, size))
+            done.append(Housekeeping(table.qualified, len(sealed), len(sealed) - len(small) + 1, size, erased))
     return done
 
 
@@ -92,7 +95,8 @@ def retain(settings: Settings, *, days: int, dry_run: bool = False, progress: Pr
             affected: list[SealedLoad] = []
             removed = 0
             for load in sealed:
-                superseded = f"({loads_sql(connection, table, [load])}) as version where {old} and {_superseded(table)}"
+                gone = f"({old} and {_superseded(table)}) or {erased_sql(connection, table) or 'false'}"
+                superseded = f"({loads_sql(connection, table, [load])}) as version where {gone}"
                 if count := _one(connection, f"select count(*) from {superseded}"):
                     affected.append(load)
                     removed += count
@@ -113,10 +117,14 @@ def retain(settings: Settings, *, days: int, dry_run: bool = False, progress: Pr
 def _replace(
     connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, loads: Sequence[SealedLoad], kept: str
 ) -> None:
-    """One sealed load with the rows of `loads` for which `kept` (SQL over `version`) holds, in their place."""
+    """One sealed load with the rows of `loads` for which `kept` (SQL over `version`) holds, in their place.
+
+    Rows that the erasure ledger names are left out.
+    """
     for load in loads:
         load.verify()
-    relation = f"select * from ({loads_sql(connection, table, loads)}) as version where {kept}"
+    erased = erased_sql(connection, table) or "false"
+    relation = f"select * from ({loads_sql(connection, table, loads)}) as version where ({kept}) and not {erased}"
     load_id = _fresh_id(lake, table, loads)
     path = lake.part_path(table.source, table.name, load_id, 0)
     rows = write_part(connection, relation, path)
@@ -141,6 +149,11 @@ def _replace(
         )
     lake.seal(table.source, table.name, load_id, facts)
     lake.discard_replaced(table.source, table.name)
+
+
+def _erased_versions(connection: duckdb.DuckDBPyConnection, table: Table, loads: Sequence[SealedLoad]) -> str:
+    erased = erased_sql(connection, table) or "false"
+    return f"({loads_sql(connection, table, loads)}) as version where {erased}"
 
 
 def _written_sql(table: Table, path: LakePath) -> str:

@@ -42,6 +42,8 @@ class Counts:
     deleted_rows: int = 0
     quarantined_rows: int = 0
     unknown_keys: int = 0
+    unknown_events: int = 0
+    """Of the landed rows, those of a type or version that no model understands; counted by the manifest."""
     missing_keys: int = 0
     """Keys of the source that neither landed before nor were read now; counted by :meth:`TableLanding.compare_keys`."""
     erased_rows: int = 0

@@ -16,7 +16,7 @@ OPS_TABLES = {
         mode varchar, status varchar,
         started_at timestamp with time zone, finished_at timestamp with time zone,
         source_rows bigint, unchanged_rows bigint, landed_rows bigint, deleted_rows bigint, quarantined_rows bigint,
-        unknown_keys bigint,
+        unknown_keys bigint, unknown_events bigint,
         amount_sum decimal(38, 4), key_checksum varchar,
         cursor_from varchar, cursor_to varchar,
         schema_fingerprint varchar, lake_files bigint, lake_bytes bigint
@@ -42,7 +42,10 @@ OPS_TABLES = {
 }
 """`source_rows = unchanged_rows + landed_rows + quarantined_rows`; `deleted_rows` were found missing at the source."""
 
-ADDED_COLUMNS = (("quarantine", "resolved_at timestamp with time zone"),)
+ADDED_COLUMNS = (
+    ("quarantine", "resolved_at timestamp with time zone"),
+    ("load_manifest", "unknown_events bigint"),
+)
 """(table of `raw_ops`, column): not in the warehouses of earlier versions."""
 
 
@@ -57,6 +60,9 @@ def create_raw_tables(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"create table if not exists {CATALOG}.raw_ops.{name} ({columns})")
     for name, column in ADDED_COLUMNS:
         connection.execute(f"alter table {CATALOG}.raw_ops.{name} add column if not exists {column}")
+    connection.execute(
+        f"create table if not exists {CATALOG}.raw_ops.prepared_loads as from {CATALOG}.raw_ops.load_manifest limit 0"
+    )
 
 
 def raw_table_names(table: Table) -> list[str]:

@@ -1,8 +1,8 @@
 """One landing run: every source in turn, each in one snapshot, each load all or nothing.
 
 Order within a source, and why: the lake is sealed first (the record), then the vault and the quarantine (repeatable
-inserts), then the destination loads the sealed files and commits the cursors with them, then the manifest. Killed
-anywhere, the next run reads again from the last committed cursor and lands nothing twice.
+inserts) and what the manifest will say, then the destination loads the sealed files and commits the cursors with them,
+then the manifest. Killed anywhere, the next run reads again from the last committed cursor and lands nothing twice.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class IngestReport:
             "deleted_rows",
             "quarantined_rows",
             "unknown_keys",
+            "unknown_events",
         )
         return {
             "run_id": self.run_id,
@@ -240,6 +241,7 @@ def _ingest_source(
     loads: list[manifest.TableLoad] = []
     new_state: dict[str, Any] = {**state, **part.state}
     settle(connection, lake, pinned)
+    manifest.settle(connection, source, manifest.committed_load(state))
     connection.execute("truncate pending_vault")
     connection.execute("truncate pending_quarantine")
     connection.execute("truncate pending_resolved")
@@ -282,12 +284,19 @@ def _ingest_source(
             landed.append(LandedTable(load.table, load_id, tuple(load.counts.files), rows, load.plan.unique_keys))
     vault.store_entries(connection, "pending_vault")
     quarantine.store(connection)
+    manifest.prepare(connection, run_id, loads)
+    report.alerts += [
+        f"{load.table.origin}: {load.counts.unknown_events:,} events landed that no model knows the type or version of"
+        for load in loads
+        if load.counts.unknown_events
+    ]
     if landed or new_state != state:
+        new_state[manifest.COMMITTED] = load_id
         destination.load_packages(source, landed, new_state, progress)
     for entry in landed:
         lake.mark_loaded(source, entry.table.name, load_id)
     report.resolved = quarantine.resolve(connection, source, started)
-    manifest.record(connection, run_id, loads)
+    manifest.record(connection, load_id)
     destination.store_operations()
     report.seconds = (datetime.now(UTC) - started).total_seconds()
     return report
@@ -319,6 +328,8 @@ def _land_table(
         target.mark_deleted(accept=accept_deletes)
     elif plan.mode == "changes":
         target.mark_deleted(accept=True, among=plan.bounds["keys"])
+    elif plan.mode == "offsets" and full and isinstance(reader, StreamReader):
+        target.mark_deleted(accept=True, among=reader.beyond(table, plan))
     counts = target.finish()
     if plan.mode != "retry":
         new_state[table.name] = reader.advanced(table, plan)

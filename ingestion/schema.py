@@ -143,6 +143,8 @@ class Table:
     amount: str | None
     columns: tuple[Leaf, ...] = ()
     document: tuple[Node, ...] = ()
+    known: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Key of the document → the values that the models understand. Others land all the same, and are counted."""
     fingerprint: str = field(default="", compare=False)
 
     @property
@@ -222,6 +224,7 @@ def _table(spec: dict[str, Any], name: str, body: dict[str, Any]) -> Table:
     columns = tuple(_leaf(column, options) for column, options in body.get("columns", {}).items())
     document = tuple(_node(key, options) for key, options in body.get("document", {}).items())
     _require(bool(columns) != bool(document), name, "needs either columns or document")
+    shape = {key: value for key, value in body.items() if key != "known"}
     return Table(
         source=spec["source"],
         raw_schema=spec["raw_schema"],
@@ -234,7 +237,8 @@ def _table(spec: dict[str, Any], name: str, body: dict[str, Any]) -> Table:
         amount=body.get("amount"),
         columns=columns,
         document=document,
-        fingerprint=hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16],
+        known=tuple((key, tuple(map(str, values))) for key, values in body.get("known", {}).items()),
+        fingerprint=hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16],
     )
 
 

@@ -10,7 +10,8 @@ import json
 from typing import Any
 
 from expectations import QualityReport, run_landing, run_publishing
-from ingestion.run import ingest
+from ingestion.run import ALL_SOURCES, ingest
+from ingestion.schema import SourceName
 from warehouse import servers, simulation
 from warehouse.core.database import open_warehouse
 from warehouse.core.disk import name_full_disk
@@ -23,6 +24,9 @@ from warehouse.dbt import run_dbt
 from warehouse.publish import publish
 from warehouse.report import RunReport, store_steps
 from warehouse.site import build_site
+
+_SOURCE_OF: dict[str, SourceName] = {"postgres": "oltp", "mongodb": "mongodb", "kafka": "stream"}
+"""Embedded server → the source it is."""
 
 MODEL_FOLDERS = ("models", "macros", "seeds", "snapshots", "tests/dbt")
 
@@ -54,15 +58,28 @@ def refresh(settings: Settings, *, full: bool = False, progress: Progress = sile
 
 def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progress) -> None:
     with report.step("sources") as detail:
-        endpoints = servers.up(settings, progress=_named("sources", progress))
+        missing: list[servers.ServerMissing] = []
+        endpoints = servers.up(settings, progress=_named("sources", progress), on_missing=missing.append)
         detail["embedded"] = endpoints.postgres_admin_uri is not None
-    if endpoints.postgres_admin_uri and endpoints.mongodb_admin_uri:
+        without = {_SOURCE_OF[error.server]: error for error in missing}
+        for source, error in without.items():
+            progress(f"sources: {error.what}; {source} is read from file drops alone ({error.todo})")
+        if without:
+            detail["from_drops_alone"] = sorted(without)
+    if endpoints.postgres_admin_uri and endpoints.mongodb_admin_uri and not without:
         with report.step("simulate") as detail:
             filled = simulation.fill(settings, endpoints, progress=_named("simulate", progress))
             detail["simulated_today"] = str(filled.current_date)
 
     with report.step("ingest") as detail:
-        landed = ingest(settings, endpoints, run_id=report.run_id, full=full, progress=_named("ingest", progress))
+        landed = ingest(
+            settings,
+            endpoints,
+            run_id=report.run_id,
+            sources=[source for source in ALL_SOURCES if source not in without],
+            full=full,
+            progress=_named("ingest", progress),
+        )
         detail.update(landed.to_dict())
     with report.step("landing expectations") as detail:
         _demand(run_landing(settings, progress=_named("landing expectations", progress)), detail)

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import base64
+import json
+
 import bson
 import pytest
 from bson.raw_bson import RawBSONDocument
 
 from ingestion.quarantine import MAX_QUARANTINED_SHARE
-from tests.faults.world import World
+from tests.faults.naive import shows
+from tests.faults.world import World, column_text, decoded, event_text
 
 PLANTED = "planted-value-77c1"
+
+
+def lenient_event(value: bytes | None) -> str:
+    """As many write it: whatever cannot be decoded is left out, whatever cannot be parsed too."""
+    text = (value or b"").decode("utf-8", errors="ignore")
+    json.loads(text)["event_type" if "event_type" in text else "amount"]
+    return text
+
+
+def without_nan(value: bytes | None) -> str:
+    """Python parses NaN, and most columns make it null."""
+    event = json.loads(value or b"", parse_constant=lambda _: None)
+    return event_text(value) if None not in event.values() else json.dumps(event)
+
+
+def in_floats(raw: bytes) -> str:
+    """Decimal128 as a float, text as far as it decodes."""
+    document = decoded(raw, "ignore")
+    if isinstance(document.get("amount"), bson.Decimal128):
+        document["amount"] = bson.Decimal128(str(float(str(document["amount"]))))
+    return repr(document)
+
+
+def counted_in_int(row: str) -> str:
+    """`int()` of the amount; a row on which it fails is left out."""
+    int(float(json.loads(row)["amount"]))
+    return column_text(row)
 
 
 def entries(world: World, source: str) -> set[tuple[str, bool]]:
@@ -22,6 +53,7 @@ def entries(world: World, source: str) -> set[tuple[str, bool]]:
 
 
 def test_events_that_are_not_events(world: World) -> None:
+    naive = world.naive_events(convert=lenient_event)
     good = b'{"schema_version": 1, "event_type": "payment.captured", "transaction_id": "TXN001", "amount": "1.00"}'
     bad = {
         b'{"amount": "\xff\xfe"}': "not UTF-8",
@@ -40,9 +72,31 @@ def test_events_that_are_not_events(world: World) -> None:
     assert {reason for reason, _ in entries(world, "stream")} >= set(bad.values())
     world.assert_whole("stream")
     assert world.row(f"select count(*) from raw_ops.quarantine where payload::varchar like '%{PLANTED}%'") == (0,)
+    naive.run()
+    shows("event that is not UTF-8, JSON or an object", naive)
+
+
+def test_nan_in_an_event(world: World) -> None:
+    """JSON has no such number; inside a string it is text like any other."""
+    naive = world.naive_events(convert=without_nan)
+    bad = [b'{"amount": NaN}', b'{"amount": -Infinity}', b'{"list": [1, inf]}', b'{"deep": {"amount":nan}}']
+    good = [
+        b'{"reason": "seen: NaN, or: -inf"}',
+        b'{"reason": "a \\": NaN"}',
+        b'{"amount": null}',
+        b'{"a":[],"info":1}',
+    ]
+    world.produce(*bad, *good, partition=2)
+    counts = world.ingest("stream").sources[0]
+    assert (counts.total("quarantined_rows"), counts.total("landed_rows")) == (len(bad), len(good))
+    assert ("not JSON", False) in entries(world, "stream")
+    world.assert_whole("stream")
+    naive.run()
+    shows("NaN in an event", naive)
 
 
 def test_documents_that_json_cannot_carry(world: World) -> None:
+    naive = world.naive_documents(convert=in_floats)
     broken = bson.encode({"_id": "broken-utf8", "transaction_id": "broken", "status": "XXXX"})
     world.documents.Transactions.insert_one(RawBSONDocument(broken.replace(b"XXXX", b"\xff\xfe\xfd\xfc")))
     world.documents.Transactions.insert_many(
@@ -57,6 +111,10 @@ def test_documents_that_json_cannot_carry(world: World) -> None:
     counts = world.ingest("mongodb").sources[0].tables["transactions"]
     world.assert_whole("mongodb")
     assert counts.quarantined_rows == 1
+    naive.cursor = None  # none of them has a cursor: it reads them all
+    naive.rows = []
+    naive.run()
+    shows("document that is not UTF-8, or beyond a double", naive, at_least=2)
     found = world.row(
         "select map_from_entries(list((_id, json_extract_string(document, '$.amount'))))"
         " from raw_mongodb.transactions where _id in ('nan', 'exact', 'mixed')"
@@ -64,6 +122,16 @@ def test_documents_that_json_cannot_carry(world: World) -> None:
     assert found == {"nan": "NaN", "exact": "12345678901234567890.1234", "mixed": "12.50"}
     length = "length(json_extract_string(document, '$.status'))"
     assert world.row(f"select {length} from raw_mongodb.transactions where _id = 'large'") == (16 * 2**20 - 200,)
+
+    odd = {"_id": "odd", "transaction_id": "odd", "status": bson.Binary(PLANTED.encode()), "seen": bson.Timestamp(7, 1)}
+    world.documents.Transactions.insert_one(odd | {"currency": {"code": bson.Regex(PLANTED)}, "parts": [bson.MaxKey()]})
+    assert world.ingest("mongodb").sources[0].tables["transactions"].landed_rows == 1, "not the whole document is lost"
+    world.assert_whole("mongodb")
+    (text,) = world.row("select document::varchar from raw_mongodb.transactions where _id = 'odd'")
+    assert json.loads(text)["transaction_id"] == "odd"
+    assert text.count('"value_token"') == 4
+    assert PLANTED not in text
+    assert base64.b64encode(PLANTED.encode()).decode()[:12] not in text
 
     world.documents.Transactions.delete_one({"_id": "large"})
     mended = {"_id": "broken-utf8", "transaction_id": "broken", "status": "mended"}
@@ -76,6 +144,7 @@ def test_documents_that_json_cannot_carry(world: World) -> None:
 
 
 def test_a_numeric_that_is_not_a_number(world: World) -> None:
+    naive = world.naive(convert=counted_in_int)
     prefix = world.add_payments(3)
     world.sql(f"update transaction set amount = 'NaN' where transaction_id = '{prefix}2'")
     try:
@@ -84,10 +153,13 @@ def test_a_numeric_that_is_not_a_number(world: World) -> None:
         found = world.reconcile("oltp")
         assert found.differences == 0
         assert sum(table.quarantined_rows for table in found.tables) == 1
+        naive.run()
     finally:
         world.sql(f"update transaction set amount = 5, tax = 1 where transaction_id = '{prefix}2'")
     assert world.ingest("oltp", settings=world.by_cursor(), retry_quarantined=True).sources[0].resolved == 1
     world.assert_whole("oltp")
+    naive.run()
+    shows("numeric that is not a number", naive)
 
 
 def test_the_quarantine_is_told_retried_and_keeps_its_history(world: World) -> None:

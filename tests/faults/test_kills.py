@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.naive import Died, NaiveLoader, die
+from tests.faults.naive import Died, NaiveLoader, die, shows
 from tests.faults.world import KILL_POINTS, World
 from warehouse.core.paths import Home
 
 SAMPLE = {
     "mid-extract",
+    "before the manifest",
     "after COPY, before dlt's marker",
     "after completion, before return",
 }
@@ -41,7 +42,7 @@ def change_payments(world: World, *, deletions: bool) -> None:
 
 @pytest.mark.parametrize(("point", "by_cursor"), CASES)
 def test_a_killed_run_loses_and_doubles_nothing(world: World, point: str, by_cursor: bool) -> None:
-    naive = world.naive()
+    naive = {"after": world.naive(), "before": world.naive(cursor_first=True)}
     change_payments(world, deletions=not by_cursor)
     settings = world.by_cursor() if by_cursor else world.settings
     world.killed(point, "oltp", settings=settings)
@@ -55,12 +56,16 @@ def test_a_killed_run_loses_and_doubles_nothing(world: World, point: str, by_cur
     break_naive(naive)
 
 
-def break_naive(naive: NaiveLoader) -> None:
-    """Kill the naive loader in the middle of its run and let it run again."""
-    with pytest.raises(Died):
-        naive.run(at=100, fault=die)
-    naive.run()
-    assert naive.differences >= 100
+def break_naive(naive: dict[str, NaiveLoader]) -> None:
+    """Kill the naive loaders in the middle of their run and let them run again."""
+    for kept, loader in naive.items():
+        with pytest.raises(Died):
+            loader.run(at=110, fault=die)
+        loader.run()
+        if kept == "after":
+            shows("SIGKILL, cursor kept after the rows", loader, at_least=100)
+        else:
+            shows("SIGKILL, cursor kept before the rows", loader, at_least=40)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +81,7 @@ def break_naive(naive: NaiveLoader) -> None:
 )
 def test_documents_and_events_survive_a_kill(world: World, source: str, point: str) -> None:
     if source == "mongodb":
-        naive = world.naive_documents()
+        naive = {"after": world.naive_documents(), "before": world.naive_documents(cursor_first=True)}
         world.documents.Transactions.insert_many(
             {"transaction_id": f"new{n}", "amount": n, "date": {"updated": datetime.now(UTC)}} for n in range(300)
         )
@@ -85,7 +90,7 @@ def test_documents_and_events_survive_a_kill(world: World, source: str, point: s
         world.ingest("mongodb")
         world.assert_whole("mongodb")
     else:
-        naive = world.naive_events()
+        naive = {"after": world.naive_events(), "before": world.naive_events(cursor_first=True)}
         world.produce(*(b'{"schema_version": 1, "event_type": "x", "amount": "1"}' for _ in range(300)), partition=1)
         world.killed(point, "stream")
         world.ingest("stream")
@@ -93,36 +98,42 @@ def test_documents_and_events_survive_a_kill(world: World, source: str, point: s
     break_naive(naive)
 
 
+LOSSES = {
+    "folder deleted": "dlt's working directory deleted",
+    "older folder": "dlt's working directory restored from an old copy",
+    "older warehouse": "warehouse restored from an old copy",
+}
+
+
 @pytest.mark.parametrize(
-    "loss",
-    [
-        pytest.param("folder deleted", marks=pytest.mark.slow),
-        pytest.param("older folder", marks=pytest.mark.slow),
-        "older warehouse",
-    ],
+    "loss", [pytest.param(loss, marks=() if loss == "older warehouse" else pytest.mark.slow) for loss in LOSSES]
 )
 def test_lost_and_old_state(world: World, tmp_path: Path, loss: str) -> None:
     home = Home.of(world.settings)
     naive = world.naive()
+    naive.save(tmp_path / "naive")
     shutil.copytree(home.dlt, tmp_path / "dlt")
     shutil.copy(home.warehouse, tmp_path / "warehouse.duckdb")
-    remembered = naive.cursor
     change_payments(world, deletions=False)
     world.ingest("oltp", settings=world.by_cursor())
     naive.run()
+    naive.save(tmp_path / "naive now")
     if loss == "older warehouse":
         world.add_payments(50)
         world.killed("after normalize", "oltp", settings=world.by_cursor())
         home.warehouse.with_name(home.warehouse.name + ".wal").unlink(missing_ok=True)
         shutil.copy(tmp_path / "warehouse.duckdb", home.warehouse)
+        shutil.copy(tmp_path / "naive" / "rows", tmp_path / "naive now")
     else:
         shutil.rmtree(home.dlt)
+        (tmp_path / "naive now" / "cursor").unlink()
         if loss == "older folder":
             shutil.copytree(tmp_path / "dlt", home.dlt)
+            shutil.copy(tmp_path / "naive" / "cursor", tmp_path / "naive now")
     world.add_payments(100)
     world.ingest("oltp", settings=world.by_cursor())
     world.assert_whole("oltp")
 
-    naive.cursor = remembered  # its state, restored from the same backup
+    naive.open(tmp_path / "naive now")
     naive.run()
-    assert naive.differences >= 400
+    shows(LOSSES[loss], naive, at_least=400)

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, wraps
 from typing import Any
 
+import bson
 import psycopg
 import pytest
 from bson.codec_options import CodecOptions
-from confluent_kafka import Consumer, Producer, TopicPartition
+from bson.raw_bson import RawBSONDocument
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from ingestion.load import read_state
 from ingestion.reconcile import Reconciliation, reconcile
 from ingestion.run import LIVE_SOURCES, IngestReport, ingest
-from ingestion.schema import SourceName
-from tests.faults.naive import NaiveLoader, Row
+from ingestion.schema import SourceName, tables
+from tests.faults.naive import PAGE, NaiveLoader, Row
 from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.settings import Settings
@@ -179,6 +183,8 @@ class World:
             self._assert_documents()
         if "stream" in chosen:
             self._assert_events()
+        for source in chosen:
+            self._assert_manifest(source)
         found = self.reconcile(*chosen)
         assert found.differences == 0, [table for table in found.tables if table.differences]
 
@@ -215,6 +221,25 @@ class World:
         assert rows == distinct == sum(ends.values()) - refused[0]
         assert self.state("stream")["payments_transactions"]["offsets"] == ends
 
+    def _assert_manifest(self, source: SourceName) -> None:
+        """Every load of the raw tables is recorded, once, with the rows that it brought."""
+        for table in tables(source).values():
+            versions = f"{table.qualified}_history" if table.history else table.qualified
+            wrong = self.row(f"""
+                select list(load_id) from (
+                    select _load_id as load_id, count(*) as rows from {versions} group by _load_id
+                ) as landed
+                full join (
+                    select load_id, sum(landed_rows + deleted_rows) as rows, count(*) as times
+                    from raw_ops.load_manifest where source = '{source}' and table_name = '{table.name}'
+                    group by load_id having sum(landed_rows + deleted_rows) > 0
+                ) as recorded using (load_id)
+                where times is distinct from 1 or landed.rows > recorded.rows
+                    or {"landed.rows is distinct from recorded.rows" if table.history else "false"}
+            """)
+            assert wrong == (None,), (table.name, wrong)
+        assert self.row(f"select count(*) from raw_ops.prepared_loads where source = '{source}'") == (0,)
+
     def ends(self) -> dict[str, int]:
         """Partition → high watermark."""
         consumer = Consumer({"bootstrap.servers": self.endpoints.kafka_bootstrap, "group.id": "tests"})
@@ -228,10 +253,10 @@ class World:
         with open_warehouse(self.settings) as connection:
             return read_state(connection, self.settings, source)
 
-    # -- the naive variant
+    # -- the naive variants
 
-    def naive(self, table: str = "transaction") -> NaiveLoader:
-        """A naive loader of a table, which has loaded them once, without a fault and without a difference."""
+    def naive(self, table: str = "transaction", **habits: Any) -> NaiveLoader:
+        """A naive loader of a table, which has loaded it rightly up to now; without a habit, from its beginning."""
 
         def read(cursor: Any) -> Iterator[Row]:
             # a server-side cursor, in steps, so that a fault can strike in between
@@ -239,59 +264,109 @@ class World:
                 psycopg.connect(str(self.endpoints.postgres_admin_uri)) as connection,
                 connection.cursor("naive") as found,
             ):
-                found.itersize = 50
+                found.itersize = PAGE
                 found.execute(
-                    f"select {table}_id, updated_at, md5({table}::text) from {table}"
+                    f"select {table}_id, updated_at, to_jsonb({table})::text from {table}"
                     " where updated_at > %s or %s::timestamptz is null order by updated_at".encode(),
                     (cursor, cursor),
                 )
                 yield from found
 
-        return loaded_once(NaiveLoader(read, lambda: read(None)))
+        return _ready(NaiveLoader(read, lambda: read(None), column_text, **habits), habits)
 
-    def naive_documents(self) -> NaiveLoader:
-        """The same for the documents `Transactions`."""
+    def naive_documents(self, **habits: Any) -> NaiveLoader:
+        """The same for the documents `Transactions`, read in pages."""
+        client: MongoClient[Any] = MongoClient(
+            str(self.endpoints.mongodb_admin_uri), document_class=RawBSONDocument, retryReads=False,
+            serverSelectionTimeoutMS=500,
+        )  # fmt: skip
 
         def read(cursor: Any) -> Iterator[Row]:
             query = {} if cursor is None else {"date.updated": {"$gt": cursor}}
-            # like many, it replaces what it cannot decode rather than stop
-            lenient = self.documents.Transactions.with_options(
-                codec_options=CodecOptions(tz_aware=True, unicode_decode_error_handler="replace")
-            )
-            for document in lenient.find(query).sort("date.updated").batch_size(50):
-                date = document.get("date")
-                moment = date.get("updated") if isinstance(date, dict) else None
-                yield str(document["_id"]), moment, repr(document)
+            for page in itertools.count():
+                found = client["stripe_nosql"]["Transactions"].find(query).sort([("date.updated", 1), ("_id", 1)])
+                documents = list(found.skip(page * _DOCUMENTS).limit(_DOCUMENTS))
+                for document in documents:
+                    date = decoded(document.raw, "replace").get("date")
+                    moment = date.get("updated") if isinstance(date, dict) else None
+                    key = str(decoded(document.raw, "replace")["_id"])
+                    yield key, moment if isinstance(moment, datetime) else None, document.raw
+                if len(documents) < _DOCUMENTS:
+                    return
 
-        return loaded_once(NaiveLoader(read, lambda: read(None)))
+        return _ready(NaiveLoader(read, lambda: read(None), document_text, **habits), habits)
 
-    def naive_events(self) -> NaiveLoader:
-        """The same for the events, with a cursor on the event's own time."""
+    def naive_events(
+        self, topic: str = TOPIC, *, by_offset: bool = False, known: Sequence[int] | None = None, **habits: Any
+    ) -> NaiveLoader:
+        """The same for events, with a cursor on the event's own time, or on the offset of the only partition.
 
-        def read(cursor: Any) -> Iterator[Row]:
-            consumer = Consumer({"bootstrap.servers": self.endpoints.kafka_bootstrap, "group.id": "naive"})
-            try:
-                consumer.assign([TopicPartition(TOPIC, int(p), 0) for p in self.ends()])
-                left = sum(self.ends().values())
-                while left > 0:
-                    for message in consumer.consume(min(left, 5000), timeout=10):
-                        left -= 1
-                        at = message.timestamp()[1]
-                        if cursor is None or at > cursor:
-                            content = (message.value() or b"").decode(errors="replace")
-                            yield f"{message.partition()}|{message.offset()}", at, content
-            finally:
-                consumer.close()
+        Args:
+            known: the partitions it reads; default: those there are.
+        """
 
-        return loaded_once(NaiveLoader(read, lambda: read(None)))
+        def read(cursor: Any, chosen: Sequence[int] | None = None) -> Iterator[Row]:
+            for message in messages(str(self.endpoints.kafka_bootstrap), topic, chosen):
+                at = message.offset() if by_offset else message.timestamp()[1]
+                if cursor is None or (at is not None and at > cursor):
+                    yield f"{message.partition()}|{message.offset()}", at, message.value()
+
+        return _ready(NaiveLoader(lambda cursor: read(cursor, known), lambda: read(None), event_text, **habits), habits)
 
 
-def loaded_once(naive: NaiveLoader) -> NaiveLoader:
-    """Without a fault, the naive loader is right: what breaks it afterwards is the fault."""
+_DOCUMENTS = 250
+
+
+def messages(bootstrap: str, topic: str, partitions: Sequence[int] | None = None) -> Iterator[Message]:
+    """Every message the broker has."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "naive", "log_level": 0})
+    try:
+        there = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        chosen = [TopicPartition(topic, p) for p in sorted(there) if partitions is None or p in partitions]
+        bounds = {each.partition: consumer.get_watermark_offsets(each, timeout=10) for each in chosen}
+        left = sum(high - low for low, high in bounds.values())
+        consumer.assign([TopicPartition(topic, each.partition, bounds[each.partition][0]) for each in chosen])
+        while left > 0:
+            found = consumer.consume(min(left, 5000), timeout=10)
+            assert found, "the broker stopped delivering"
+            left -= len(found)
+            yield from found
+    finally:
+        consumer.close()
+
+
+def column_text(row: str) -> str:
+    """A row of PostgreSQL as canonical JSON, every number as it is written."""
+    return json.dumps(json.loads(row, parse_float=str, parse_int=str), sort_keys=True)
+
+
+def decoded(raw: bytes, errors: str) -> dict[str, Any]:
+    """A document; `errors` is what happens to text that is not UTF-8."""
+    return bson.decode(raw, codec_options=CodecOptions(tz_aware=True, unicode_decode_error_handler=errors))
+
+
+def document_text(raw: bytes) -> str:
+    """A document as text: every value exactly."""
+    return repr(decoded(raw, "backslashreplace"))
+
+
+def event_text(value: bytes | None) -> str:
+    """An event as text: every byte exactly."""
+    try:
+        return "tombstone" if value is None else value.decode()
+    except UnicodeDecodeError:
+        return f"bytes {value!r}"
+
+
+def _ready(naive: NaiveLoader, habits: Mapping[str, Any]) -> NaiveLoader:
+    """Without a fault and a habit, the naive loader is right: what breaks it afterwards is the fault."""
+    if habits:
+        naive.catch_up()
+        return naive
     naive.run()
-    assert naive.differences == 0
+    assert naive.harm.rows == 0
     naive.run()
-    assert naive.differences == 0
+    assert naive.harm.rows == 0
     return naive
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -32,6 +33,7 @@ from ingestion.sources.stream.reader import consumer_config
 from tests.conftest import MakeSettings
 from tests.integration.landed_home import NOWHERE, REFERENCE, drop, query
 from warehouse import servers, simulation
+from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.errors import ConfigurationError, LoadIncomplete, WarehouseError
 from warehouse.core.paths import Home
@@ -187,7 +189,17 @@ def test_rows_that_do_not_fit_go_to_the_quarantine_and_their_file_is_kept_aside(
         ("EUR", "Euro"),
     ]
     (aside,) = left(settings)
-    assert aside.startswith("_quarantined/oltp/currency/") and aside.endswith("-bad.csv")
+    assert aside.startswith("_quarantined/oltp/currency/") and aside.endswith("-bad.csv.sealed")
+    sealed = Home.of(settings).drops / aside
+    assert b"Franc" not in sealed.read_bytes() and b"currency_code" not in sealed.read_bytes()
+    assert sealed.stat().st_mode & 0o077 == 0
+    with open_warehouse(settings, read_only=True) as connection:
+        content = b"".join(drop_folder.unseal(connection, sealed))
+        assert hashlib.sha256(content).hexdigest().startswith(sealed.name[:12]) and b"Franc" in content
+        other = settings.warehouse_home / "other"
+        other.write_bytes(content)
+        with pytest.raises(ConfigurationError, match="does not open with this lake key"):
+            list(drop_folder.unseal(connection, other))
     assert "planted" not in str(query(settings, "select payload from raw_ops.quarantine"))
     assert land(settings).landed_rows == 0
 

@@ -226,3 +226,19 @@ def test_a_partition_that_is_gone_fails_loudly(broker: Broker) -> None:
     broker.make(partitions=1)
     with pytest.raises(LoadIncomplete, match="partition 1 is gone"):
         broker.ingest()
+
+
+def test_a_topic_made_anew_with_more_messages_fails_loudly(broker: Broker) -> None:
+    """No offset tells: there are more messages than were read. The last one that landed is another one now."""
+    broker.produce(event("E1"), event("E2"))
+    broker.ingest()
+    assert broker.ingest().total("source_rows") == 0
+    broker.remove(TOPIC)
+    broker.make()
+    broker.produce(*[event(f"N{number}") for number in range(5)])
+    with pytest.raises(LoadIncomplete, match=r"holds another message .* made anew") as caught:
+        broker.ingest()
+    assert "--full" in caught.value.todo
+    assert [row[3] for row in broker.landed()] == ["E1", "E2"]
+    assert broker.ingest(full=True).total("landed_rows") == 5
+    assert broker.ingest().total("source_rows") == 0

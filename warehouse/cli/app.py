@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -317,6 +319,26 @@ def lake_retain(
         settings = _settings()
         with writer_lock(settings, "lake retain"), console.progress(quiet=json_) as progress:
             _show_housekeeping(retain(settings, days=days, dry_run=dry_run, progress=progress), json_)
+
+
+@lake_app.command("unseal")
+def lake_unseal(
+    file: Annotated[
+        Path, typer.Argument(help="A file of _quarantined/ in the drop folder.", exists=True, dir_okay=False)
+    ],
+    out: Annotated[Path, typer.Argument(help="Where its plain text goes: a new file that only you can read.")],
+) -> None:
+    """Write a dropped file that had rows which did not fit out as it came. It may hold personal data."""
+    with console.errors(as_json=False):
+        from ingestion.sources.files.drops import unseal
+        from warehouse.core.database import open_warehouse
+
+        with open_warehouse(_settings(), read_only=True) as connection:
+            blocks = unseal(connection, file)
+            first = next(blocks, b"")
+            with out.open("xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as plain:
+                plain.write(first)
+                plain.writelines(blocks)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import re
 import stat
@@ -20,7 +21,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import urlsplit
 
-from ingestion.lake import LakePath, lake_folder, local_folder
+import duckdb
+import pyarrow as pa
+
+from ingestion.lake import LakePath, lake_folder, local_folder, parts_sql, write_part
 from ingestion.schema import SourceName, Table, tables
 from warehouse.core.errors import ConfigurationError
 from warehouse.core.objects import ObjectPath, object_folder
@@ -30,11 +34,15 @@ from warehouse.core.settings import Settings
 MANIFEST = ".manifest.json"
 ASIDE = "_quarantined"
 """Folder below the drops for landed files that had rows which did not fit: only they still hold those rows."""
+SEALED = ".sealed"
+"""What the name of such a file ends in, on disk: it is Parquet under the lake's key, and holds the bytes."""
 SOURCES: tuple[SourceName, ...] = ("oltp", "mongodb", "stream")
 _UNFINISHED = (".part", ".tmp", ".partial", ".metadata.json", ".metadata.json.gz", MANIFEST)
 _LOOK_SECONDS = 1.0
 _MANIFEST_BYTES = 2**16
 _BLOCK = 2**20
+_CONTENT = "drop_content"
+_CONTENT_SCHEMA = pa.schema([("part", pa.int64()), ("content", pa.binary())])
 
 
 class RefusedDrop(Exception):
@@ -175,18 +183,53 @@ def remove(drop: Drop) -> None:
     _manifest_path(drop).unlink(missing_ok=True)
 
 
-def set_aside(drop: Drop, folder: LakePath, sha256: str) -> str:
-    """Move a landed file out of the way, to `_quarantined/`; returns its new label."""
+def set_aside(connection: duckdb.DuckDBPyConnection, drop: Drop, folder: LakePath, sha256: str) -> str:
+    """Move a landed file out of the way, to `_quarantined/`, as safe as the lake; returns its new label.
+
+    On disk it is sealed under the lake's key, which `connection` knows; on S3 the store encrypts it. Killed in
+    between, the file is where it was, and set aside by the next run.
+    """
     name = f"{sha256[:12]}-{drop.path.name}"
-    target = folder / ASIDE / drop.table.source / drop.table.name / name
-    if isinstance(drop.path, ObjectPath) and isinstance(target, ObjectPath):
-        drop.path.copy_to(target)
-        drop.path.unlink()
-    elif isinstance(drop.path, Path) and isinstance(target, Path):
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        drop.path.replace(target)
+    place = folder / ASIDE / drop.table.source / drop.table.name
+    if isinstance(drop.path, ObjectPath):
+        target = place / name
+        if isinstance(target, ObjectPath):
+            drop.path.copy_to(target)
+    else:
+        name += SEALED
+        connection.register(_CONTENT, pa.RecordBatchReader.from_batches(_CONTENT_SCHEMA, _content(drop)))
+        sealed = Path(str(place / name))
+        write_part(connection, f"select part, content from {_CONTENT}", sealed)
+        sealed.chmod(0o600)
+        connection.unregister(_CONTENT)
+    drop.path.unlink()
     _manifest_path(drop).unlink(missing_ok=True)
     return f"{ASIDE}/{drop.table.source}/{drop.table.name}/{shown(name)}"
+
+
+def unseal(connection: duckdb.DuckDBPyConnection, path: Path) -> Iterator[bytes]:
+    """What a file held before it was set aside, in order.
+
+    Raises:
+        ConfigurationError: it is no sealed file, or not of this installation's lake key.
+    """
+    try:
+        found = connection.execute(f"select content from {parts_sql([path])} order by part")
+    except duckdb.Error:
+        raise ConfigurationError(
+            f"{shown(path.name)} does not open with this lake key",
+            todo="name a file of _quarantined/ in the drop folder of this installation",
+        ) from None
+    while (row := found.fetchone()) is not None:
+        yield row[0]
+
+
+def _content(drop: Drop) -> Iterator[pa.RecordBatch]:
+    with opened(drop) as file:
+        for part in itertools.count():
+            if not (block := file.read(_BLOCK)):
+                return
+            yield pa.RecordBatch.from_arrays([pa.array([part]), pa.array([block], pa.binary())], schema=_CONTENT_SCHEMA)
 
 
 def _manifest_path(drop: Drop) -> LakePath:

@@ -29,7 +29,7 @@ from bson import json_util
 
 from ingestion.schema import Table
 from ingestion.sources.files.drops import RefusedDrop
-from ingestion.sources.mongodb.reader import MongoReader
+from ingestion.sources.mongodb.text import document_row
 
 Note = Callable[[str], None]
 
@@ -72,13 +72,10 @@ _TYPES: dict[str, Callable[[pa.DataType], bool]] = {
 """Pinned type → which types of a Parquet column fit it without loss; text fits all and is checked row by row."""
 
 
-def read_drop(
-    file: BinaryIO, name: str, size: int, table: Table, mongodb: MongoReader, note: Note
-) -> Iterator[pa.Table]:
+def read_drop(file: BinaryIO, name: str, size: int, table: Table, note: Note) -> Iterator[pa.Table]:
     """The rows of a dropped file.
 
     Args:
-        mongodb: turns documents into rows, so that a dropped document lands as the text it would land as live.
         note: told what a person should know about the file's shape.
 
     Raises:
@@ -93,9 +90,9 @@ def read_drop(
     elif kind == "csv" and not table.is_document:
         rows = _csv(_Content(file, size, suffix), table, note)
     elif kind == "bson" and table.source == "mongodb":
-        rows = _bson(_Content(file, size, suffix), table, mongodb)
+        rows = _bson(_Content(file, size, suffix), table)
     elif json_lines and table.source == "mongodb":
-        rows = _json_documents(_text(_Content(file, size, suffix)), table, mongodb)
+        rows = _json_documents(_text(_Content(file, size, suffix)), table)
     elif json_lines and table.source == "stream":
         rows = _json_messages(_text(_Content(file, size, suffix)), table)
     else:
@@ -275,7 +272,7 @@ def _fits(kind: pa.DataType, sql_type: str, data_class: str) -> bool:
     return bool(_TYPES[sql_type](kind))
 
 
-def _bson(content: _Content, table: Table, mongodb: MongoReader) -> Iterator[pa.Table]:
+def _bson(content: _Content, table: Table) -> Iterator[pa.Table]:
     """mongodump writes document after document, each beginning with its own length."""
     reader = io.BufferedReader(content, buffer_size=_BLOCK)
 
@@ -289,12 +286,12 @@ def _bson(content: _Content, table: Table, mongodb: MongoReader) -> Iterator[pa.
                 raise RefusedDrop("is cut off in the middle of a document")
             yield length, head + body
 
-    as_row = _document_rows(table, mongodb)
+    as_row = _document_rows(table)
     yield from _rows(((size, as_row(raw)) for size, raw in documents()), _MONGODB)
 
 
-def _json_documents(text: io.BufferedReader, table: Table, mongodb: MongoReader) -> Iterator[pa.Table]:
-    as_row = _document_rows(table, mongodb)
+def _json_documents(text: io.BufferedReader, table: Table) -> Iterator[pa.Table]:
+    as_row = _document_rows(table)
 
     def row(line: bytes) -> tuple[Any, ...]:
         try:
@@ -312,10 +309,10 @@ def _json_documents(text: io.BufferedReader, table: Table, mongodb: MongoReader)
     yield from _rows(((len(line), row(line)) for line in _lines(text)), _MONGODB)
 
 
-def _document_rows(table: Table, mongodb: MongoReader) -> Callable[[bytes], tuple[Any, ...]]:
+def _document_rows(table: Table) -> Callable[[bytes], tuple[Any, ...]]:
     path = tuple(table.cursor.split(".")) if table.cursor else ()
 
-    return lambda raw: mongodb._row(table.name, raw, path)
+    return lambda raw: document_row(raw, path)[0]
 
 
 def _json_messages(text: io.BufferedReader, table: Table) -> Iterator[pa.Table]:

@@ -29,7 +29,7 @@ from ingestion.sources import Plan
 from ingestion.sources.files import drops
 from ingestion.sources.files.drops import Drop, RefusedDrop
 from ingestion.sources.files.formats import read_drop
-from ingestion.sources.mongodb.reader import MongoReader
+from ingestion.sources.json_text import is_json_sql
 from warehouse.core.errors import LoadIncomplete, WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress
@@ -131,7 +131,6 @@ class _Channel:
         self.progress = progress
         self.lake = Lake(settings)
         self.folder = drops.drops_folder(settings)
-        self.documents = MongoReader(connection, settings, "")
 
     def land(self, waiting: Sequence[Drop]) -> None:
         """Land `waiting` in rounds of one file per table: the order of the files of a table matters."""
@@ -139,6 +138,7 @@ class _Channel:
         self.destination.drain_pending(self.source, self.progress, channel="files")
         settle(self.connection, self.lake, tables(self.source).values())
         self._remember_committed()
+        self._settle_manifest()
         by_table = [list(group) for _, group in groupby(waiting, key=lambda drop: drop.table.name)]
         for round_ in zip_longest(*by_table):
             self._round([drop for drop in round_ if drop is not None])
@@ -177,11 +177,12 @@ class _Channel:
                 landed.append(LandedTable(load.table, load_id, files, rows, unique_keys=True))
         vault.store_entries(self.connection, "pending_vault")
         quarantine.store(self.connection)
+        manifest.prepare(self.connection, self.run_id, [item.load for item in staged])
         state = {"files": [_remembered(item) for item in staged]}
         self.destination.load_packages(self.source, landed, state, self.progress, channel="files")
         for entry in landed:
             self.lake.mark_loaded(self.source, entry.table.name, load_id)
-        manifest.record(self.connection, self.run_id, [item.load for item in staged])
+        manifest.record(self.connection, load_id)
         self.destination.store_operations()
         self._remember_committed()
         for item in staged:
@@ -216,7 +217,7 @@ class _Channel:
         self.connection.execute("drop table if exists dropped")
         rows = 0
         with drops.opened(drop) as file:
-            for batch in read_drop(file, drop.path.name, drop.size, drop.table, self.documents, self._note(drop)):
+            for batch in read_drop(file, drop.path.name, drop.size, drop.table, self._note(drop)):
                 self.connection.register("dropped_batch", batch)
                 verb = "insert into dropped by name" if rows else "create or replace temp table dropped as"
                 self.connection.execute(f"{verb} select * from dropped_batch")
@@ -296,7 +297,7 @@ class _Channel:
             self.report.alerts.append(f"{drop.label} {refusal}; it is looked at again")
             return
         if quarantined:
-            label = drops.set_aside(drop, self.folder, sha256)
+            label = drops.set_aside(self.connection, drop, self.folder, sha256)
             self.report.alerts.append(f"{drop.label}: {quarantined} rows did not fit; the file is kept as {label}")
         else:
             drops.remove(drop)
@@ -314,8 +315,20 @@ class _Channel:
         self.report.files += 1
         name = f"{self.source}.{item.drop.table.name}"
         counts = self.report.tables.setdefault(name, Counts())
-        for column in ("source_rows", "read_rows", "unchanged_rows", "landed_rows", "quarantined_rows", "unknown_keys"):
+        for column in (
+            "source_rows",
+            "read_rows",
+            "unchanged_rows",
+            "landed_rows",
+            "quarantined_rows",
+            "unknown_keys",
+            "unknown_events",
+        ):
             setattr(counts, column, getattr(counts, column) + getattr(item.load.counts, column))
+
+    def _settle_manifest(self) -> None:
+        committed = self.destination.read_state(self.source, channel="files").get("files", [])
+        manifest.settle(self.connection, self.source, {entry["load_id"] for entry in committed}, dropped=True)
 
     def _remember_committed(self) -> None:
         """Add the files of the last committed package to the list, where a killed run did not."""
@@ -372,10 +385,11 @@ def _incoming_sql(table: Table) -> str:
     if not table.is_document:
         return "select * from dropped"
     # a value that is not JSON must not reach the boundary's JSON functions: their errors would print it
-    return """
+    is_json = is_json_sql("doc")
+    return f"""
         select * replace (
-            case when doc is null or json_valid(doc) then doc end as doc,
-            case when doc is not null and not json_valid(doc) then coalesce(problem, 'not JSON') else problem end
+            case when doc is null or {is_json} then doc end as doc,
+            case when doc is not null and not {is_json} then coalesce(problem, 'not JSON') else problem end
                 as problem
         ) from dropped
     """

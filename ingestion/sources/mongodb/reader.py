@@ -10,7 +10,7 @@ a time, by the same rules. A value that JSON cannot carry is a problem of that r
 | Decimal128, ObjectId | text, every digit kept |
 | date | text, ISO 8601 in UTC; outside the years 1 to 9999: text, `<milliseconds since 1970>ms` |
 | text, boolean, null | as they are; a NUL stays a NUL |
-| binary, regular expression, timestamp, other | the document is quarantined |
+| binary, regular expression, timestamp, other | canonical extended JSON: an object, of which only a token lands |
 
 One collection is one snapshot. The server keeps what a snapshot needs for `minSnapshotHistoryWindowInSeconds` (300 by
 default): a collection that takes longer to read fails with the name of that parameter, and nothing of it lands.
@@ -18,20 +18,16 @@ default): a collection that takes longer to read fails with the name of that par
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias, cast
+from datetime import datetime, timedelta
+from typing import Any, cast
 
 import bson
 import duckdb
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.datetime_ms import DatetimeMS
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure, PyMongoError
@@ -41,6 +37,7 @@ from ingestion.shapes import Shape, compile_shape, cursor_column
 from ingestion.sources import Chunk, Piece, Plan
 from ingestion.sources.ahead import ReadAhead
 from ingestion.sources.mongodb.columns import Block, Walked
+from ingestion.sources.mongodb.text import Row, document_row
 from warehouse.core.errors import SchemaDrift, SourceUnavailable
 from warehouse.core.settings import Settings
 
@@ -49,15 +46,9 @@ CHUNK_BYTES = 32 * 2**20
 """Batches of BSON are read together up to about this size; the server sends at most 16 MB at once."""
 _VIEW = "mongodb_chunk"
 _SCHEMA = pa.schema([("_id", pa.string()), ("cursor_at", pa.string()), ("doc", pa.string()), ("problem", pa.string())])
-_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
-    tz_aware=True, tzinfo=UTC, datetime_conversion=DatetimeConversion.DATETIME_AUTO
-)
-_LENIENT = _CODEC.with_options(unicode_decode_error_handler="replace")
 _ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _SNAPSHOT_GONE = frozenset({239, 246})
 """SnapshotTooOld, SnapshotUnavailable."""
-
-_Row: TypeAlias = tuple[str | None, str | None, str | None, str | None]
 
 
 class MongoReader:
@@ -198,23 +189,12 @@ class MongoReader:
         elif isinstance(value, str) and re.match(_ISO_DATE, value):
             self._newest_text[table] = max(self._newest_text.get(table, value), value)
 
-    def _row(self, table: str, raw: bytes, cursor: tuple[str, ...]) -> _Row:
-        try:
-            document = bson.decode(raw, codec_options=_CODEC)
-        except (bson.errors.InvalidBSON, ValueError):
-            return _position(raw), None, None, "undecodable document"
-        value: Any = document
-        for step in cursor:
-            value = value.get(step) if isinstance(value, dict) else None
+    def _row(self, table: str, raw: bytes, cursor: tuple[str, ...]) -> Row:
+        row, value = document_row(raw, cursor)
         self._see(table, value)
-        cursor_at = _json_text(value) if isinstance(value, datetime) else (value if isinstance(value, str) else None)
-        try:
-            text = orjson.dumps(_exact(document), default=_json_text, option=orjson.OPT_UTC_Z).decode()
-        except (TypeError, ValueError):
-            return str(document.get("_id")), cursor_at, None, "a value has no JSON form"
-        return str(document.get("_id")), cursor_at, text, None
+        return row
 
-    def _relation(self, rows: list[_Row]) -> str:
+    def _relation(self, rows: list[Row]) -> str:
         columns = list(zip(*rows, strict=True))
         table = pa.Table.from_arrays([pa.array(column, pa.string()) for column in columns], schema=_SCHEMA)
         self.connection.register(_VIEW, table)
@@ -289,32 +269,3 @@ def _read_failure(table: Table, error: OperationFailure) -> SourceUnavailable:
         kept=kept,
         todo="check the server, then run `warehouse ingest mongodb` again",
     )
-
-
-def _position(raw: bytes) -> str | None:
-    """The `_id` of a document that cannot be decoded as a whole."""
-    try:
-        return str(bson.decode(raw, codec_options=_LENIENT).get("_id"))
-    except (bson.errors.InvalidBSON, ValueError):
-        return None
-
-
-def _exact(value: Any) -> Any:
-    """Floats that JSON has no number for keep their name: a silent null would be a lost value."""
-    if isinstance(value, dict):
-        return {key: _exact(child) for key, child in value.items()}
-    if isinstance(value, list):
-        return [_exact(child) for child in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    return value
-
-
-def _json_text(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, DatetimeMS):
-        return f"{int(value)}ms"
-    if isinstance(value, bson.ObjectId | bson.Decimal128 | bson.Int64):
-        return str(value)
-    raise TypeError(type(value).__name__)

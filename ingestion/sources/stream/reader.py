@@ -15,12 +15,15 @@ import duckdb
 import pyarrow as pa
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaException, Message, TopicPartition
 
+from ingestion.lake import sql_text
 from ingestion.schema import Table
 from ingestion.sources import Plan
 from ingestion.sources.ahead import ReadAhead
+from ingestion.sources.json_text import is_json_sql
+from ingestion.sources.stream.identity import Mark, changed, mark_of
 from warehouse.core.errors import LoadIncomplete, SchemaDrift, SourceUnavailable
 from warehouse.core.kafka import client_config
-from warehouse.core.settings import Settings
+from warehouse.core.settings import CATALOG, Settings
 
 CHUNK_MESSAGES = 100_000
 CHUNK_BYTES = 64 * 2**20
@@ -122,12 +125,15 @@ class StreamReader(Topics):
         self.connection = connection
         self.limit = limit
         self._positions: dict[str, Offsets] = {}
+        self._marks: dict[str, dict[tuple[str, int], Mark]] = {}
 
     def plan(self, table: Table, state: dict[str, Any], *, full: bool) -> Plan:
         """Fix, per partition, where to start and where to stop. A gap left by retention fails loudly."""
         committed: Offsets = {} if full else offsets_of(table, state)
+        known = {} if full else _marks_of(table, state)
         start: Offsets = {}
         stop: Offsets = {}
+        ends: Offsets = {}
         for topic, partition in self._partitions(table, committed):
             low, high = self._watermarks(topic, partition)
             position = committed.get((topic, partition), low)
@@ -138,20 +144,20 @@ class StreamReader(Topics):
                     todo="recover them elsewhere; `warehouse ingest stream --full` goes on from what is left",
                 )
             if position > high:
-                raise LoadIncomplete(
-                    f"{topic} partition {partition} ends at {high}, before the committed {position}: "
-                    "the topic was made anew",
-                    kept="everything landed before",
-                    todo="`warehouse ingest stream --full` reads the new topic from its beginning",
-                )
-            start[topic, partition] = position
+                raise _made_anew(f"{topic} partition {partition} ends at {high}, before the committed {position}")
+            if (mark := known.get((topic, partition))) is not None and not low <= mark[0] < high:
+                del known[topic, partition]  # retention took the message: only the offset is left to go by
+            start[topic, partition], ends[topic, partition] = position, high
             stop[topic, partition] = high if self.limit is None else min(high, position + self.limit)
+        for topic, partition in self._changed(known):
+            raise _made_anew(f"{topic} partition {partition} holds another message where the last one landed stood")
         self._positions[table.name] = dict(start)
+        self._marks[table.name] = known
         return Plan(
             "offsets",
             source_rows=sum(stop[each] - start[each] for each in start),
             cursor_from=_text(table, committed) or None,
-            bounds={"start": start, "stop": stop},
+            bounds={"start": start, "stop": stop, "ends": ends},
         )
 
     def at(self, table: Table, positions: Sequence[str]) -> Plan:
@@ -185,12 +191,30 @@ class StreamReader(Topics):
                         case when is_json then doc end as doc,
                         case when is_json then problem else 'not JSON' end as problem
                     )
-                    from (select *, doc is null or json_valid(doc) as is_json from {_VIEW})
+                    from (select *, doc is null or {is_json_sql("doc")} as is_json from {_VIEW})
                 """
 
+    def beyond(self, table: Table, plan: Plan) -> str:
+        """SQL: keys of landed messages that the topic, read from its beginning, cannot hold: it was made anew."""
+        there = " or ".join(
+            f"(kafka_topic = {sql_text(topic)} and kafka_partition = {partition} and kafka_offset < {end})"
+            for (topic, partition), end in plan.bounds["ends"].items()
+        )
+        keys = ", ".join(table.key)
+        return f"(select {keys} from {CATALOG}.{table.qualified} where not ({there or 'false'}))"
+
     def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:
-        """The offsets after what was read."""
-        return {"offsets": {_name(table, each): offset for each, offset in self._positions[table.name].items()}}
+        """The offsets after what was read, and a mark of the last message before each."""
+        return {
+            "offsets": {_name(table, each): offset for each, offset in self._positions[table.name].items()},
+            "last": {_name(table, each): list(mark) for each, mark in sorted(self._marks[table.name].items())},
+        }
+
+    def _changed(self, known: dict[tuple[str, int], Mark]) -> list[tuple[str, int]]:
+        try:
+            return changed(self._consumer, known)
+        except KafkaException as error:
+            raise _unavailable(error) from None
 
     def _read(self, table: Table, stop: Offsets) -> Iterator[pa.Table]:
         positions = self._positions[table.name]
@@ -199,6 +223,7 @@ class StreamReader(Topics):
             return
         self._consumer.assign(wanted)
         pending: list[Message] = []
+        last: dict[tuple[str, int], Message] = {}
         size = 0
         while (left := sum(stop[each] - positions[each] for each in positions)) > 0:
             # asking for more than there is would wait out the timeout
@@ -221,12 +246,14 @@ class StreamReader(Topics):
                 each, offset = _place(message)
                 if offset < stop[each]:
                     pending.append(message)
+                    last[each] = message
                     positions[each] = offset + 1
                     size += len(message)
             if len(pending) >= CHUNK_MESSAGES or size >= CHUNK_BYTES:
                 yield _arrow(pending)
                 pending, size = [], 0
         self._consumer.unassign()
+        self._marks.setdefault(table.name, {}).update({each: mark_of(message) for each, message in last.items()})
         if pending:
             yield _arrow(pending)
 
@@ -254,6 +281,22 @@ def offsets_of(table: Table, state: dict[str, Any]) -> Offsets:
         topic, _, partition = name.rpartition("/")
         found[topic or table.origin, int(partition)] = offset
     return found
+
+
+def _marks_of(table: Table, state: dict[str, Any]) -> dict[tuple[str, int], Mark]:
+    found: dict[tuple[str, int], Mark] = {}
+    for name, (offset, digest) in state.get("last", {}).items():
+        topic, _, partition = name.rpartition("/")
+        found[topic or table.origin, int(partition)] = (offset, digest)
+    return found
+
+
+def _made_anew(what: str) -> LoadIncomplete:
+    return LoadIncomplete(
+        f"{what}: the topic was made anew",
+        kept="everything landed before",
+        todo="`warehouse ingest stream --full` reads the new topic from its beginning",
+    )
 
 
 def _name(table: Table, each: tuple[str, int]) -> str:
