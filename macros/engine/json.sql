@@ -137,3 +137,35 @@
         from {{ relation }}, lateral flatten(input => {{ column }}) as entries
     ) as {{ relation }}
 {%- endmacro %}
+
+
+{#-
+  Rows of a JSON array of plain values (["CAP-TXN001", "FEE-TXN001"]): `json_array_rows(relation, column)` is a from
+  clause that yields the relation's columns plus `array_value` (text). What is no array, or is empty, yields no row.
+-#}
+{% macro json_array_rows(relation, column) -%}
+    {{ return(adapter.dispatch('json_array_rows')(relation, column)) }}
+{%- endmacro %}
+
+{% macro default__json_array_rows(relation, column) -%}
+    {{ relation }}
+    lateral view explode(from_json({{ column }}, 'array<string>')) entries as array_value
+{%- endmacro %}
+
+{% macro duckdb__json_array_rows(relation, column) -%}
+    (
+        select
+            {{ relation }}.*,
+            unnest(from_json({{ column }}, '["VARCHAR"]')) as array_value
+        from {{ relation }}
+    ) as {{ relation }}
+{%- endmacro %}
+
+{% macro snowflake__json_array_rows(relation, column) -%}
+    (
+        select
+            {{ relation }}.*,
+            to_varchar(entries.value) as array_value
+        from {{ relation }}, lateral flatten(input => {{ column }}) as entries
+    ) as {{ relation }}
+{%- endmacro %}
