@@ -1,4 +1,5 @@
-"""Write the seeds that come from published standards: currencies (ISO 4217) and countries (ISO 3166-1).
+"""Write the seeds that come from published standards and lists: currencies (ISO 4217), countries (ISO 3166-1) and the
+lists that countries join and leave (EU, EEA, adequacy decisions, FATF).
 
 Run it after upgrading `iso4217` or `pycountry`, read the difference, commit the CSV files:
 
@@ -48,12 +49,106 @@ def _codes(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-EU = _codes("AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK")
-EEA = EU | {"IS", "LI", "NO"}
-ADEQUATE = _codes("AD AR CA CH FO GB GG IL IM JE JP KR NZ UY US")
-"""Third countries with a Commission adequacy decision (GDPR 45). Canada: commercial organisations; the United
-States: organisations certified under the EU-US Data Privacy Framework. Brazil's decision is left out until it
-has been reviewed: a transfer called adequate by mistake is worse than one safeguarded twice."""
+def _since(day: str, codes: str, until: str | None = None) -> tuple[tuple[str, dt.date, dt.date | None], ...]:
+    """Countries that were on a list from `day` until (not including) `until`; still on it when that is left out."""
+    end = None if until is None else dt.date.fromisoformat(until)
+    return tuple((code, dt.date.fromisoformat(day), end) for code in codes.split())
+
+
+MEMBERSHIPS: dict[str, tuple[tuple[str, dt.date, dt.date | None], ...]] = {
+    "EU": (
+        *_since("1958-01-01", "BE DE FR IT LU NL"),
+        *_since("1973-01-01", "DK IE"),
+        *_since("1973-01-01", "GB", until="2020-02-01"),
+        *_since("1981-01-01", "GR"),
+        *_since("1986-01-01", "ES PT"),
+        *_since("1995-01-01", "AT FI SE"),
+        *_since("2004-05-01", "CY CZ EE HU LT LV MT PL SI SK"),
+        *_since("2007-01-01", "BG RO"),
+        *_since("2013-07-01", "HR"),
+    ),
+    "EEA": (
+        *_since("1994-01-01", "AT BE DE DK ES FI FR GR IE IS IT LU NL NO PT SE"),
+        *_since("1994-01-01", "GB", until="2020-02-01"),
+        *_since("1995-05-01", "LI"),
+        *_since("2004-05-01", "CY CZ EE HU LT LV MT PL SI SK"),
+        *_since("2007-08-01", "BG RO"),
+        *_since("2014-04-12", "HR"),
+    ),
+    # Union law went on applying to the United Kingdom (Withdrawal Agreement, Articles 126 and 127)
+    "EU_TRANSITION": _since("2020-02-01", "GB", until="2021-01-01"),
+    "GDPR_ADEQUACY": (
+        *_since("2000-07-26", "CH"),
+        *_since("2000-07-26", "US", until="2015-10-06"),  # Safe Harbour; annulled by C-362/14 (Schrems)
+        *_since("2001-12-20", "CA"),
+        *_since("2003-06-30", "AR"),
+        *_since("2003-11-21", "GG"),
+        *_since("2004-04-28", "IM"),
+        *_since("2008-05-08", "JE"),
+        *_since("2010-03-05", "FO"),
+        *_since("2010-10-19", "AD"),
+        *_since("2011-01-31", "IL"),
+        *_since("2012-08-21", "UY"),
+        *_since("2012-12-19", "NZ"),
+        *_since("2016-07-12", "US", until="2020-07-16"),  # Privacy Shield; annulled by C-311/18 (Schrems II)
+        *_since("2019-01-23", "JP"),
+        *_since("2021-06-28", "GB"),
+        *_since("2021-12-17", "KR"),
+        *_since("2023-07-10", "US"),  # Data Privacy Framework
+    ),
+    "FATF_BLACK": (
+        *_since("2011-02-25", "KP"),
+        *_since("2009-02-25", "IR"),
+        *_since("2022-10-21", "MM"),
+    ),
+    "FATF_GREY": (
+        *_since("2010-02-18", "SY YE"),
+        *_since("2018-06-29", "PK", until="2022-10-21"),
+        *_since("2018-10-19", "BS", until="2020-12-18"),
+        *_since("2018-10-19", "BW", until="2021-10-21"),
+        *_since("2018-10-19", "GH", until="2021-06-25"),
+        *_since("2019-02-22", "KH", until="2023-02-24"),
+        *_since("2019-06-21", "PA", until="2023-10-27"),
+        *_since("2019-10-18", "IS MN", until="2020-10-23"),
+        *_since("2019-10-18", "ZW", until="2022-03-04"),
+        *_since("2020-02-21", "AL", until="2023-10-27"),
+        *_since("2020-02-21", "BB UG", until="2024-02-23"),
+        *_since("2020-02-21", "JM", until="2024-06-28"),
+        *_since("2020-02-21", "MM NI", until="2022-10-21"),
+        *_since("2020-02-21", "MU", until="2021-10-21"),
+        *_since("2021-02-25", "BF", until="2025-10-24"),
+        *_since("2021-02-25", "KY", until="2023-10-27"),
+        *_since("2021-02-25", "MA", until="2023-02-24"),
+        *_since("2021-02-25", "SN", until="2024-10-25"),
+        *_since("2021-06-25", "HT SS"),
+        *_since("2021-06-25", "MT", until="2022-06-17"),
+        *_since("2021-06-25", "PH", until="2025-02-21"),
+        *_since("2021-10-21", "JO", until="2023-10-27"),
+        *_since("2021-10-21", "ML", until="2025-06-13"),
+        *_since("2021-10-21", "TR", until="2024-06-28"),
+        *_since("2022-03-04", "AE", until="2024-02-23"),
+        *_since("2022-06-17", "GI", until="2024-02-23"),
+        *_since("2022-10-21", "CD"),
+        *_since("2022-10-21", "MZ", until="2025-10-24"),
+        *_since("2022-10-21", "TZ", until="2025-06-13"),
+        *_since("2023-02-24", "NG ZA", until="2025-10-24"),
+        *_since("2023-06-23", "CM VN"),
+        *_since("2023-06-23", "HR", until="2025-06-13"),
+        *_since("2023-10-27", "BG"),
+        *_since("2024-02-23", "KE NA"),
+        *_since("2024-06-28", "MC VE"),
+        *_since("2024-10-25", "AO CI DZ LB"),
+        *_since("2025-02-21", "LA NP"),
+        *_since("2025-06-13", "BO VG"),
+    ),
+}
+"""List → its members with the first day on it and the first day no longer on it, kept by hand; sources in `_seeds.yml`.
+
+No package carries these lists with their days. Adequacy: Canada for commercial organisations, the United States (since
+2023) for organisations certified under the EU-US Data Privacy Framework. Brazil's decision is left out until it has been
+reviewed: a transfer called adequate by mistake is worse than one safeguarded twice. FATF: the plenaries from February
+2020 to October 2025, and who was listed when they began.
+"""
 
 REGIONS = {
     "Africa": _codes(
@@ -102,7 +197,7 @@ def currency_rows() -> list[Row]:
 
 
 def country_rows() -> list[Row]:
-    """alpha-2, alpha-3, numeric code, name, region, is_eu, is_eea, has_adequacy_decision; by alpha-2."""
+    """alpha-2, alpha-3, numeric code, name, region; by alpha-2."""
     region_of = {code: region for region, codes in REGIONS.items() for code in codes}
     countries = sorted(pycountry.countries, key=lambda country: country.alpha_2)
     if {country.alpha_2 for country in countries} != region_of.keys():
@@ -114,12 +209,25 @@ def country_rows() -> list[Row]:
             country.numeric,
             getattr(country, "common_name", country.name),
             region_of[country.alpha_2],
-            country.alpha_2 in EU,
-            country.alpha_2 in EEA,
-            country.alpha_2 in ADEQUATE,
         )
         for country in countries
     ]
+
+
+def membership_rows() -> list[Row]:
+    """alpha-2, list, valid_from (included), valid_to (excluded, null while it lasts); by list, country and day."""
+    known = {country.alpha_2 for country in pycountry.countries}
+    rows: list[Row] = []
+    for name, members in MEMBERSHIPS.items():
+        last: dict[str, dt.date | None] = {}
+        for code, since, until in sorted(members, key=lambda member: (member[0], member[1])):
+            if code not in known:
+                raise ValueError(f"{name} names {code}, which ISO 3166-1 does not: correct it")
+            if code in last and ((end := last[code]) is None or end > since):
+                raise ValueError(f"{name} has {code} twice on {since}: correct it")
+            last[code] = until
+            rows.append((code, name, since, until))
+    return sorted(rows, key=lambda row: (str(row[1]), str(row[0]), str(row[2])))
 
 
 def write_seed(path: Path, header: Sequence[str], rows: Iterable[Row]) -> None:
@@ -132,7 +240,7 @@ def write_seed(path: Path, header: Sequence[str], rows: Iterable[Row]) -> None:
 
 
 def main() -> None:
-    """Write both seeds beside this file."""
+    """Write the three seeds beside this file."""
     write_seed(
         SEEDS / "currency_exponents.csv",
         (
@@ -154,11 +262,13 @@ def main() -> None:
             "numeric_code",
             "country_name",
             "region",
-            "is_eu",
-            "is_eea",
-            "has_adequacy_decision",
         ),
         country_rows(),
+    )
+    write_seed(
+        SEEDS / "country_memberships.csv",
+        ("country_code", "list_name", "valid_from", "valid_to"),
+        membership_rows(),
     )
 
 

@@ -7,11 +7,22 @@ countries as (
         alpha3_code,
         numeric_code,
         country_name,
-        region,
-        is_eu,
-        is_eea,
-        has_adequacy_decision
+        region
     from {{ ref('countries') }}
+),
+
+-- as the lists stand now; what held on an earlier day is in country_memberships
+memberships as (
+    select
+        country_code,
+        max(case when list_name = 'EU' then 1 else 0 end) = 1 as is_eu,
+        max(case when list_name = 'EEA' then 1 else 0 end) = 1 as is_eea,
+        max(case when list_name = 'GDPR_ADEQUACY' then 1 else 0 end) = 1 as has_adequacy_decision,
+        max(case when list_name = 'FATF_BLACK' then 1 else 0 end) = 1 as is_fatf_high_risk,
+        max(case when list_name = 'FATF_GREY' then 1 else 0 end) = 1 as is_fatf_monitored
+    from {{ ref('country_memberships') }}
+    where valid_to is null
+    group by country_code
 ),
 
 -- two documents may describe one country
@@ -29,12 +40,15 @@ final as (
         countries.country_name,
         countries.region,
         regions.country_code is not null as is_served,
-        countries.is_eu,
-        countries.is_eea,
-        countries.has_adequacy_decision,
+        coalesce(memberships.is_eu, false) as is_eu,
+        coalesce(memberships.is_eea, false) as is_eea,
+        coalesce(memberships.has_adequacy_decision, false) as has_adequacy_decision,
         -- GDPR 44: whether personal data may go there without further safeguards
-        countries.is_eea or countries.has_adequacy_decision as is_free_transfer_destination
+        coalesce(memberships.is_eea or memberships.has_adequacy_decision, false) as is_free_transfer_destination,
+        coalesce(memberships.is_fatf_high_risk, false) as is_fatf_high_risk,
+        coalesce(memberships.is_fatf_monitored, false) as is_fatf_monitored
     from countries
+    left join memberships on countries.country_code = memberships.country_code
     left join regions on countries.country_code = regions.country_code
     union all
     {{ default_members({
@@ -49,6 +63,8 @@ final as (
         'is_eea': 'false',
         'has_adequacy_decision': 'false',
         'is_free_transfer_destination': 'false',
+        'is_fatf_high_risk': 'false',
+        'is_fatf_monitored': 'false',
     }) | indent(4) }}
 )
 
