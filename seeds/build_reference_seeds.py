@@ -145,7 +145,7 @@ MEMBERSHIPS: dict[str, tuple[tuple[str, dt.date, dt.date | None], ...]] = {
 """List → its members with the first day on it and the first day no longer on it, kept by hand; sources in `_seeds.yml`.
 
 No package carries these lists with their days. Adequacy: Canada for commercial organisations, the United States (since
-2023) for organisations certified under the EU-US Data Privacy Framework. Brazil's decision is left out until it has been
+2023) for organisations certified under the EU-US Data Privacy Framework. Brazil's decision is left out until it is
 reviewed: a transfer called adequate by mistake is worse than one safeguarded twice. FATF: the plenaries from February
 2020 to October 2025, and who was listed when they began.
 """

@@ -25,7 +25,7 @@ PREFIXES = {
 }
 LAYERS = {"staging": 0, "intermediate": 1, "dimension": 2, "fact": 2, "reporting": 3, "features": 3, "ops": 3}
 PERSONAL_NAMES = re.compile(
-    r"(?<!_has)(^|_)(first_name|last_name|legal_name|email|phone|date_of_birth|card_number|cvv|ip_address|postal_code|"
+    r"^(?!has_).*(?<!_has)(^|_)(first_name|last_name|legal_name|email|phone|date_of_birth|card_number|cvv|ip_address|postal_code|"
     r"latitude|longitude|fingerprint|comment|message)$"
 )
 
