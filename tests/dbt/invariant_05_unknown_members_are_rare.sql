@@ -19,6 +19,30 @@
         'currency_key': 0.01,
         'date_key': 0.001,
     },
+    'fct_refund': {
+        'transaction_key': 0.01,
+        'merchant_key': 0.01,
+        'currency_key': 0.01,
+        'business_date_key': 0.001,
+    },
+    'fct_dispute_event': {
+        'transaction_key': 0.01,
+        'merchant_key': 0.01,
+        'currency_key': 0.01,
+        'business_date_key': 0.001,
+    },
+    'fct_balance_movement': {
+        'transaction_key': 0.01,
+        'merchant_key': 0.01,
+        'currency_key': 0.01,
+        'business_date_key': 0.001,
+    },
+    'fct_settlement': {
+        'transaction_key': 0.01,
+        'merchant_key': 0.01,
+        'currency_key': 0.01,
+        'business_date_key': 0.001,
+    },
 } %}
 {%- set tolerated_rows = 10 %}
 with

@@ -7,6 +7,14 @@
     ('fct_sales', 'product'),
     ('fct_fraud', 'customer'),
     ('fct_fraud', 'merchant'),
+    ('fct_refund', 'customer'),
+    ('fct_refund', 'merchant'),
+    ('fct_refund', 'product'),
+    ('fct_dispute_event', 'customer'),
+    ('fct_dispute_event', 'merchant'),
+    ('fct_dispute_event', 'product'),
+    ('fct_balance_movement', 'merchant'),
+    ('fct_settlement', 'merchant'),
 ] %}
 {%- for fact, entity in checks %}
 select

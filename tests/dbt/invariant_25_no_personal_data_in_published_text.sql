@@ -17,10 +17,17 @@
     'dim_product',
     'dim_product_history',
     'dim_status',
+    'fct_balance_movement',
+    'fct_dispute_event',
     'fct_exchange_rate',
     'fct_fraud',
+    'fct_merchant_balance_daily',
+    'fct_refund',
     'fct_sales',
+    'fct_settlement',
+    'rpt_balance_change',
     'rpt_daily_overview',
+    'rpt_payout_reconciliation',
 ] %}
 with
 

@@ -35,6 +35,12 @@ SALES = "public.fct_sales"
 RATES = "public.fct_exchange_rate"
 MILESTONES = "intermediate.int_transaction_milestones"
 MANIFEST = "raw_ops.load_manifest"
+DISPUTE_EVENTS = "public.fct_dispute_event"
+LEDGER = "public.fct_balance_movement"
+BALANCES = "public.fct_merchant_balance_daily"
+SETTLEMENTS = "public.fct_settlement"
+PAYOUTS = "intermediate.int_payouts"
+PAYOUT_REPORT = "public.rpt_payout_reconciliation"
 
 COMPLETED = one_row(MANIFEST, "status = 'completed'")
 EXACT_RATE = one_row(RATES, "rate_status = 'exact'")
@@ -50,6 +56,13 @@ MINOR_UNIT = "invariant_10_amounts_fit_the_minor_unit"
 REFUNDS = "invariant_11_refunds_do_not_exceed_captures"
 CAPTURES = "invariant_12_captures_do_not_exceed_authorizations"
 DISPUTES = "invariant_13_disputed_exposure_within_captures"
+WON = "invariant_14_won_disputes_net_to_zero"
+INQUIRIES = "invariant_15_inquiries_move_no_money"
+LEGS = "invariant_16_ledger_legs_sum_to_zero"
+BALANCE = "invariant_17_opening_and_movements_make_closing"
+PAYOUT_SUM = "invariant_18_payouts_are_minus_their_movements"
+PAID_ONCE = "invariant_19_movements_are_paid_once"
+REVERSAL = "invariant_20_failed_payouts_reverse"
 RATE = "invariant_21_rates_are_known_fresh_and_honest"
 CONVERSION = "invariant_22_conversion_drops_no_row"
 ORDER = "invariant_23_statuses_and_milestones_are_in_order"
@@ -195,6 +208,154 @@ FAULTS = (
         f"""
         update {MILESTONES} set disputed_amount = captured_amount + 0.01
         {one_row(MILESTONES, "captured_amount is not null")}
+        """,
+    ),
+    PlantedFault(
+        WON,
+        "a dispute is won and nothing came back",
+        f"""
+        update {DISPUTE_EVENTS} set is_dispute_won = true
+        where dispute_status not in ('won', 'inquiry')
+        """,
+    ),
+    PlantedFault(
+        WON,
+        "the ledger does not know of a win",
+        """
+        update intermediate.int_disputes set is_won = true
+        where opened_event_id is not null and won_event_id is null
+        """,
+    ),
+    PlantedFault(
+        INQUIRIES,
+        "an inquiry took the amount it asked about",
+        f"""
+        update {DISPUTE_EVENTS} set event_type = 'dispute.inquiry'
+        {one_row(DISPUTE_EVENTS, "event_type = 'dispute.opened' and signed_amount != 0")}
+        """,
+    ),
+    PlantedFault(
+        INQUIRIES,
+        "a loss is in the ledger",
+        f"""
+        update {DISPUTE_EVENTS} set event_type = 'dispute.lost', signed_amount = 0
+        {one_row(DISPUTE_EVENTS, "event_type = 'dispute.opened' and signed_amount != 0")}
+        """,
+    ),
+    PlantedFault(LEGS, "a leg is missing", f"delete from {LEDGER} {one_row(LEDGER)}"),
+    PlantedFault(
+        LEGS,
+        "a leg has the other sign",
+        f"update {LEDGER} set amount = -amount {one_row(LEDGER, 'amount != 0')}",
+    ),
+    PlantedFault(
+        LEGS,
+        "the legs of an entry stand under two currencies",
+        f"update {LEDGER} set currency_code = 'XTS' {one_row(LEDGER, 'amount != 0')}",
+    ),
+    PlantedFault(
+        LEGS,
+        "one leg was converted at another rate",
+        f"""
+        update {LEDGER} set amount_reporting = amount_reporting + 0.0001
+        {one_row(LEDGER, "amount_reporting is not null")}
+        """,
+    ),
+    PlantedFault(
+        BALANCE,
+        "a day closes at something else than its opening and its movements",
+        f"update {BALANCES} set net_movement_amount = net_movement_amount + 0.01 {one_row(BALANCES)}",
+    ),
+    PlantedFault(
+        BALANCE,
+        "a quiet day is left out",
+        f"""
+        delete from {BALANCES}
+        {one_row(BALANCES, f"business_date < (select max(business_date) - 1 from {BALANCES}) and not has_movement")}
+        """,
+    ),
+    PlantedFault(
+        BALANCE,
+        "a balance begins at what nothing explains",
+        f"update {BALANCES} set opening_amount = opening_amount + 5, closing_amount = closing_amount + 5",
+    ),
+    PlantedFault(
+        BALANCE,
+        "a movement of the ledger is in no balance",
+        f"""
+        update {LEDGER} set amount = amount + 0.01
+        {one_row(LEDGER, "ledger_account = 'merchant_balance'")}
+        """,
+    ),
+    PlantedFault(
+        BALANCE,
+        "a month closes at another balance than its last day",
+        """
+        update public.rpt_balance_change
+        set net_movement_amount = net_movement_amount + 1, closing_amount = closing_amount + 1
+        where rowid = (select min(rowid) from public.rpt_balance_change)
+        """,
+    ),
+    PlantedFault(
+        PAYOUT_SUM,
+        "a payout took more than it announced",
+        f"""
+        update {LEDGER} set amount_minor = amount_minor - 1
+        {one_row(LEDGER, "entry_type = 'payout' and ledger_account = 'merchant_balance'")}
+        """,
+    ),
+    PlantedFault(
+        PAYOUT_SUM,
+        "a movement changed after it was paid out",
+        f"""
+        update {SETTLEMENTS} set amount_minor = amount_minor + 1
+        {one_row(SETTLEMENTS, "amount_minor is not null and not has_currency_mismatch")}
+        """,
+    ),
+    PlantedFault(
+        PAYOUT_SUM,
+        "a difference is not flagged",
+        f"""
+        update {PAYOUT_REPORT}
+        set announced_amount_minor = announced_amount_minor + 1, difference_minor = difference_minor + 1
+        {one_row(PAYOUT_REPORT, "not has_difference")}
+        """,
+    ),
+    PlantedFault(
+        PAYOUT_SUM,
+        "more payouts differ than bad input explains",
+        f"update {PAYOUT_REPORT} set has_difference = true",
+    ),
+    PlantedFault(
+        PAID_ONCE,
+        "a movement was paid by a second payout",
+        f"""
+        insert into {SETTLEMENTS}
+        select * replace ('planted' as payout_id) from {SETTLEMENTS} {one_row(SETTLEMENTS, "is_successful")}
+        """,
+    ),
+    PlantedFault(
+        REVERSAL,
+        "a payout failed and was not booked back",
+        f"""
+        update {PAYOUTS} set failed_event_id = 'planted', payout_status = 'failed'
+        {one_row(PAYOUTS, "payout_status = 'paid' and amount != 0")}
+        """,
+    ),
+    PlantedFault(
+        REVERSAL,
+        "a payout that stayed paid was booked back",
+        f"""
+        update {LEDGER} set entry_type = 'payout_reversal'
+        {one_row(LEDGER, "entry_type = 'payout'")}
+        """,
+    ),
+    PlantedFault(
+        REVERSAL,
+        "the movements of a failed payout count as paid",
+        f"""
+        update {SETTLEMENTS} set payout_status = 'failed'
+        {one_row(SETTLEMENTS, "is_successful")}
         """,
     ),
     PlantedFault(

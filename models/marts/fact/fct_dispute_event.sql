@@ -103,6 +103,7 @@ reporting_rates as (
 moved as (
     select
         events.event_id,
+        events.dispute_key,
         events.transaction_key,
         events.transaction_id,
         events.source_system,
@@ -137,6 +138,7 @@ moved as (
 joined as (
     select
         moved.event_id,
+        moved.dispute_key,
         {{ key_or_default('sales.transaction_key', 'moved.transaction_id') | indent(8) }} as transaction_key,
         {%- for entity in ['customer', 'merchant', 'product'] %}
         {{ key_or_default('sales.' ~ entity ~ '_key', 'moved.transaction_id') | indent(8) }} as {{ entity }}_key,
@@ -202,6 +204,7 @@ priced as (
 final as (
     select
         {{ hash_key(['event_id']) }} as dispute_event_key,
+        dispute_key,
         transaction_key,
         customer_key,
         customer_version_key,
