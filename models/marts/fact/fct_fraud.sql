@@ -28,11 +28,20 @@ sales as (
     from {{ ref('fct_sales') }}
 ),
 
-scores as (
+labels as (
     select
         transaction_key,
-        fraud_score
-    from {{ ref('int_transactions_unified') }}
+        label, -- noqa: RF04
+        label_source,
+        review_result,
+        gross_loss_amount,
+        recovered_amount,
+        has_fraud_dispute,
+        is_confirmed_fraud,
+        fraud_reported_at,
+        label_known_at,
+        loaded_at
+    from {{ ref('int_fraud_labels') }}
 ),
 
 milestones as (
@@ -42,28 +51,60 @@ milestones as (
         three_ds_eci,
         sca_exemption,
         dispute_reason_code,
-        fraud_label_source,
-        review_result,
-        disputed_amount,
-        dispute_won_amount,
-        has_fraud_dispute,
+        fraud_rule,
         blocked_at,
-        dispute_opened_at,
-        dispute_won_at,
-        dispute_lost_at,
-        fraud_reported_at
+        dispute_opened_at
     from {{ ref('int_transaction_milestones') }}
 ),
 
-dates as (
+assessments as (
     select
-        date_key,
-        date_day
-    from {{ ref('dim_date') }}
+        transaction_key,
+        assessment_type,
+        fraud_rule,
+        score,
+        rule_weight
+    from {{ ref('int_fraud_assessments') }}
+    where assessment_type in ('score', 'signal')
 ),
 
--- a score, a block or the status `fraudulent` is what we thought; a label is what a network, an issuer or a dispute
--- said afterwards. Only the label confirms, and a dispute that was won takes it back
+rules as (
+    select
+        fraud_rule_key,
+        fraud_rule
+    from {{ ref('dim_fraud_rule') }}
+),
+
+scores as (
+    select
+        transaction_key,
+        score
+    from assessments
+    where assessment_type = 'score'
+),
+
+-- the heaviest signal stands for the score; of two equally heavy ones the first by name
+signals_by_weight as (
+    select
+        transaction_key,
+        fraud_rule,
+        row_number() over (
+            partition by transaction_key
+            order by coalesce(rule_weight, 0) desc, fraud_rule
+        ) as position_by_weight
+    from assessments
+    where assessment_type = 'signal'
+),
+
+heaviest_signals as (
+    select
+        transaction_key,
+        fraud_rule
+    from signals_by_weight
+    where position_by_weight = 1
+),
+
+-- what was decided at the time stands beside what was learned afterwards; only a label says fraud, see int_fraud_labels
 judged as (
     select
         sales.transaction_key,
@@ -85,42 +126,39 @@ judged as (
         sales.is_ever_captured,
         sales.event_at_utc,
         sales.updated_at,
-        sales.loaded_at,
-        scores.fraud_score,
+        scores.score as deciding_score,
         coalesce(sales.status_code = 'blocked', false) or milestones.blocked_at is not null as is_blocked,
         coalesce(sales.source_status = 'review', false) as is_in_review,
+        coalesce(milestones.fraud_rule, heaviest_signals.fraud_rule) as fraud_rule,
+        labels.label,
+        labels.label_source,
         milestones.three_ds_outcome,
         milestones.three_ds_eci,
         milestones.sca_exemption,
         milestones.dispute_reason_code,
-        milestones.review_result,
-        milestones.fraud_reported_at,
+        labels.review_result,
+        coalesce(labels.gross_loss_amount, 0) as gross_loss_amount,
+        coalesce(labels.recovered_amount, 0) as recovered_amount,
+        coalesce(labels.has_fraud_dispute, false) as has_fraud_dispute,
+        coalesce(labels.is_confirmed_fraud, false) as is_confirmed_fraud,
+        -- authenticated (05, 02) or attempted (06, 01) with the issuer's 3-D Secure: the issuer bears the fraud. An
+        -- exemption that we asked for leaves it with us, whatever indicator came back
+        coalesce(
+            milestones.three_ds_outcome in ('authenticated', 'attempted')
+            and milestones.three_ds_eci in ('01', '02', '05', '06')
+            and milestones.sca_exemption is null,
+            false
+        ) as has_liability_shift,
+        milestones.blocked_at,
+        labels.fraud_reported_at,
         milestones.dispute_opened_at,
-        coalesce(milestones.has_fraud_dispute, false) as has_fraud_dispute,
-        case
-            when milestones.has_fraud_dispute and milestones.dispute_won_at is not null then 'legitimate'
-            when milestones.fraud_reported_at is not null or milestones.has_fraud_dispute then 'fraud'
-        end as label, -- noqa: RF04
-        case
-            when milestones.has_fraud_dispute and milestones.dispute_won_at is not null then 'dispute'
-            when milestones.fraud_reported_at is not null then coalesce(milestones.fraud_label_source, 'network')
-            when milestones.has_fraud_dispute then 'dispute'
-        end as label_source,
-        case
-            when milestones.has_fraud_dispute and milestones.dispute_won_at is not null
-                then milestones.dispute_won_at
-            when milestones.has_fraud_dispute
-                then least(
-                    coalesce(milestones.fraud_reported_at, milestones.dispute_opened_at),
-                    coalesce(milestones.dispute_opened_at, milestones.fraud_reported_at)
-                )
-            else milestones.fraud_reported_at
-        end as label_known_at,
-        case when milestones.has_fraud_dispute then milestones.disputed_amount else 0 end as gross_loss_amount,
-        case when milestones.has_fraud_dispute then milestones.dispute_won_amount else 0 end as recovered_amount
+        labels.label_known_at,
+        {{ latest_of(['sales.loaded_at', 'labels.loaded_at']) | indent(8) }} as loaded_at
     from sales
-    left join scores on sales.transaction_key = scores.transaction_key
+    left join labels on sales.transaction_key = labels.transaction_key
     left join milestones on sales.transaction_key = milestones.transaction_key
+    left join scores on sales.transaction_key = scores.transaction_key
+    left join heaviest_signals on sales.transaction_key = heaviest_signals.transaction_key
 ),
 
 converted as (
@@ -129,7 +167,9 @@ converted as (
         {{ convert_money('gross_loss_amount', 'reporting_rate') }} as gross_loss_amount_reporting,
         {{ convert_money('recovered_amount', 'reporting_rate') }} as recovered_amount_reporting,
         {{ utc_date('fraud_reported_at') }} as reported_date,
-        {{ utc_date('dispute_opened_at') }} as disputed_date
+        {{ utc_date('dispute_opened_at') }} as disputed_date,
+        -- a review that blocks and labels in one breath proves nothing about the block: only a later word does
+        is_blocked and label is not null and label_known_at > coalesce(blocked_at, event_at_utc) as is_labelled_block
     from judged
 ),
 
@@ -145,21 +185,10 @@ final as (
         converted.country_key,
         converted.currency_key,
         converted.status_key,
+        {{ key_or_default('rules.fraud_rule_key', 'converted.fraud_rule') | indent(8) }} as fraud_rule_key,
         converted.business_date_key,
-        coalesce(
-            reported_dates.date_key,
-            case
-                when converted.fraud_reported_at is null then {{ var('not_applicable_key') }}
-                else {{ var('unknown_key') }}
-            end
-        ) as fraud_reported_date_key,
-        coalesce(
-            disputed_dates.date_key,
-            case
-                when converted.dispute_opened_at is null then {{ var('not_applicable_key') }}
-                else {{ var('unknown_key') }}
-            end
-        ) as dispute_opened_date_key,
+        {{ role_date_key('converted.reported_date') | indent(8) }} as fraud_reported_date_key,
+        {{ role_date_key('converted.disputed_date') | indent(8) }} as dispute_opened_date_key,
         converted.transaction_id,
         converted.source_system,
         converted.currency_code,
@@ -169,16 +198,20 @@ final as (
             when converted.is_in_review then 'review'
             else 'approve'
         end as decision,
+        converted.fraud_rule,
+        -- neither database keeps it; the scoring service's own topic will say
+        cast(null as {{ type_text() }}) as model_version,
         converted.label,
         converted.label_source,
         converted.three_ds_outcome,
         converted.three_ds_eci,
         converted.sca_exemption,
+        case when converted.has_liability_shift then 'issuer' else 'merchant' end as liable_party,
         converted.dispute_reason_code,
         converted.review_result,
-        converted.fraud_score as deciding_score,
-        cast(converted.gross_loss_amount as {{ type_money() }}) as gross_loss_amount,
-        cast(converted.recovered_amount as {{ type_money() }}) as recovered_amount,
+        converted.deciding_score,
+        converted.gross_loss_amount,
+        converted.recovered_amount,
         cast(converted.gross_loss_amount - converted.recovered_amount as {{ type_money() }}) as net_loss_amount,
         converted.gross_loss_amount_reporting,
         converted.recovered_amount_reporting,
@@ -186,25 +219,21 @@ final as (
             converted.gross_loss_amount_reporting - converted.recovered_amount_reporting as {{ type_money() }}
         ) as net_loss_amount_reporting,
         converted.is_blocked as is_detected_fraud,
-        coalesce(converted.label = 'fraud', false) as is_confirmed_fraud,
+        converted.is_confirmed_fraud,
+        coalesce(converted.is_labelled_block, false) as is_labelled_block,
+        coalesce(converted.is_labelled_block and converted.label = 'legitimate', false) as is_false_block,
         converted.has_fraud_dispute,
-        -- authenticated (05, 02) or attempted (06, 01) with the issuer's 3-D Secure: the issuer bears the fraud. An
-        -- exemption that we asked for leaves it with us, whatever indicator came back
-        coalesce(
-            converted.three_ds_outcome in ('authenticated', 'attempted')
-            and converted.three_ds_eci in ('01', '02', '05', '06'),
-            false
-        ) as has_liability_shift,
+        converted.has_liability_shift,
         converted.is_ever_captured,
         converted.event_at_utc,
+        converted.blocked_at,
         converted.fraud_reported_at,
         converted.dispute_opened_at,
         converted.label_known_at,
         converted.updated_at,
         converted.loaded_at
     from converted
-    left join dates as reported_dates on converted.reported_date = reported_dates.date_day
-    left join dates as disputed_dates on converted.disputed_date = disputed_dates.date_day
+    left join rules on converted.fraud_rule = rules.fraud_rule
 )
 
 select * from final
