@@ -13,7 +13,7 @@ interactions as (
         operating_system,
         browser,
         is_known_event_type,
-        ip_address_token is not null as has_ip_address,
+        ip_address_token is not null as device_has_ip_address,
         {{ utc_date('occurred_at') }} as business_date,
         occurred_at,
         loaded_at
@@ -75,7 +75,7 @@ final as (
         {{ mask_device('interactions.device_type', 'interactions.operating_system') }} as device_family,
         interactions.browser,
         interactions.is_known_event_type,
-        interactions.has_ip_address,
+        interactions.device_has_ip_address,
         interactions.business_date,
         interactions.occurred_at as event_at_utc,
         interactions.occurred_at as updated_at,
