@@ -23,6 +23,8 @@ from warehouse.core.kafka import client_config
 from warehouse.core.settings import Settings
 
 CHUNK_MESSAGES = 100_000
+FIRST_MESSAGES = 25_000
+"""The first chunk; each next one is twice as large. DuckDB has work while the rest is read."""
 CHUNK_BYTES = 64 * 2**20
 _BATCH = 10_000
 _ROWS_PER_BATCH = 12_288
@@ -200,6 +202,7 @@ class StreamReader(Topics):
         self._consumer.assign(wanted)
         pending: list[Message] = []
         size = 0
+        enough = FIRST_MESSAGES
         while (left := sum(stop[each] - positions[each] for each in positions)) > 0:
             # asking for more than there is would wait out the timeout
             messages = self._consumer.consume(min(_BATCH, left), timeout=_TIMEOUT)
@@ -223,9 +226,10 @@ class StreamReader(Topics):
                     pending.append(message)
                     positions[each] = offset + 1
                     size += len(message)
-            if len(pending) >= CHUNK_MESSAGES or size >= CHUNK_BYTES:
+            if len(pending) >= enough or size >= CHUNK_BYTES:
                 yield _arrow(pending)
                 pending, size = [], 0
+                enough = min(2 * enough, CHUNK_MESSAGES)
         self._consumer.unassign()
         if pending:
             yield _arrow(pending)
