@@ -66,7 +66,8 @@ def land(
 ) -> Outcome:
     """Read, treat, write and seal. The clock starts with the reader and stops with the seal."""
     load_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z"
-    with open_warehouse(settings) as connection:
+    with open_warehouse(settings, memory_limit=settings.memory_limit) as connection:
+        connection.execute("set preserve_insertion_order = false")  # as `ingest` does
         create_raw_tables(connection)
         vault.attach_vault(connection, settings)
         boundary.install(connection, token_key(settings))

@@ -35,6 +35,8 @@ class Treatment:
         self.boundary = boundary or compile_boundary(table)
         self._at = at
         self._verbatim = verbatim_boundary(table, self.boundary)
+        self._copies = bool(self.boundary.vault)
+        """Whether a chunk of documents is copied at once; a table with personal values is seldom clean."""
 
     def sql(self, chunk: str | Chunk, *, keep: bool = True) -> str:
         """A query of treated rows: landed columns, `reason`, `payload`, `unknown`; `keep`: `vault` and `subject`."""
@@ -47,16 +49,25 @@ class Treatment:
         return " union all ".join(parts)
 
     def _treated_documents(self, relation: str) -> list[str]:
-        """Clean documents land as they came, the others are rebuilt."""
-        self.connection.execute(
-            f"create or replace temp table incoming as select *, {SKELETON_SQL} as skeleton from ({relation})"
-        )
+        """Clean documents land as they came, the others are rebuilt.
+
+        Chunks of a table are much alike. Where all documents of the last one were clean, those of the next are judged
+        without being copied; otherwise the chunk is kept beside its skeletons, which are then asked for twice.
+        """
+        skeletons = f"select *, {SKELETON_SQL} as skeleton from ({relation})"
+        if self._copies:
+            self.connection.execute(f"create or replace temp table incoming as {skeletons}")
         found = self.connection.execute(
-            f"select skeleton from incoming group by skeleton order by count(*) desc limit {MAX_SKELETONS}"
+            f"select skeleton from {'incoming' if self._copies else f'({skeletons})'} "
+            f"group by skeleton order by count(*) desc limit {MAX_SKELETONS}"
         ).fetchall()
         clean = [skeleton for (skeleton,) in found if skeleton is not None and is_clean(self.table, skeleton)]
         if len(clean) == len(found) < MAX_SKELETONS:
-            return [treated_sql(self._verbatim, "incoming", at=self._at)]
+            self._copies = False
+            return [treated_sql(self._verbatim, f"({relation})", at=self._at)]
+        if not self._copies:
+            self._copies = True
+            self.connection.execute(f"create or replace temp table incoming as {skeletons}")
         self.connection.execute(
             "create or replace temp table clean_skeletons as select unnest($clean::varchar[]) as skeleton",
             {"clean": clean},

@@ -84,13 +84,17 @@ class ReplacingModelJob(ModelLoadJob):
         target = client.make_qualified_table_name(str(table["name"]))
         keys = [client.escape_column_name(name) for name in get_columns_names_with_prop(table, "primary_key")]
         replaced = " and ".join(f"kept.{key} = model.{key}" for key in keys or [HISTORY_LOAD])
-        delete = (
-            f"DELETE FROM {target} AS kept WHERE EXISTS (SELECT 1 FROM ({select_statement}) AS model WHERE {replaced})"
-        )
+        delete = f"DELETE FROM {target} AS kept WHERE EXISTS (SELECT 1 FROM ({select_statement}) AS model WHERE {replaced}); "
         if keys and not self._load_table.get("x-stage-data-deduplicated"):
             select_statement = self._newest_only(select_statement, keys)
         insert = super()._insert_statement_from_select_statement(select_dialect, select_statement)
-        return f"BEGIN TRANSACTION; {delete}; {insert}; COMMIT"
+        # of an empty table DuckDB would still read every key of the model, to find that there is none to replace
+        statements = [insert] if self._is_empty(target) else [delete, insert]
+        return "; ".join(("BEGIN TRANSACTION", *statements, "COMMIT"))
+
+    def _is_empty(self, target: str) -> bool:
+        with self._job_client.sql_client.execute_query(f"SELECT 1 FROM {target} LIMIT 1") as found:
+            return found.fetchone() is None
 
     def _newest_only(self, select_statement: str, keys: list[str]) -> str:
         """The select, limited to one row per key when a key stands there twice: sorting is not free."""

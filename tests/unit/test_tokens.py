@@ -56,6 +56,12 @@ def test_sql_construction_equals_rfc_4231(key: str, data: str, expected: str) ->
 
 @example(domain="name", value="\x00\x80")
 @example(domain="text", value="a\x00e\u0301")
+@example(domain="email", value="\u212a@X")  # the Kelvin sign, whose lower case is an ASCII letter elsewhere
+@example(domain="name", value="A\u00a0")
+@example(domain="name", value="A\tB  C")
+@example(domain="ip", value="FE80::1 /64")
+@example(domain="postal_code", value="\u0131 a-b")
+@example(domain="email", value="")
 @given(domain=st.sampled_from(DOMAINS), value=st.text(st.characters(codec="utf-8"), max_size=80))
 def test_sql_equals_python(connection: duckdb.DuckDBPyConnection, domain: str, value: str) -> None:
     found = connection.execute("select pseudonymise($d, $v)", {"d": domain, "v": value}).fetchone()

@@ -29,17 +29,21 @@ _TO_LOWER = str.maketrans(_UPPER, _LOWER)
 _TO_UPPER = str.maketrans(_LOWER, _UPPER)
 
 # Trimming, folding and spaces are ASCII only: engines disagree on the rest, and a token must be the same on all.
+# Most values are ASCII with nothing to trim, and are spared what goes character by character: trim, translate, NFC.
 _CANONICAL_SQL = f"""
     case domain
-        when 'email' then translate(trim(m, '{_SPACE}'), '{_UPPER}', '{_LOWER}')
+        when 'email' then case when is_tidy(m) then lower(m) else folded(trim(m, '{_SPACE}')) end
         when 'phone' then regexp_replace(m, '[^0-9+]', '', 'g')
         when 'pan' then regexp_replace(m, '[^0-9]', '', 'g')
-        when 'ip' then translate(split_part(trim(m, '{_SPACE}'), '/', 1), '{_UPPER}', '{_LOWER}')
-        when 'postal_code' then translate(regexp_replace(m, '[{_SPACE}-]', '', 'g'), '{_LOWER}', '{_UPPER}')
-        when 'name' then translate(
-            regexp_replace(trim(nfc(m), '{_SPACE}'), '[{_SPACE}]+', ' ', 'g'), '{_UPPER}', '{_LOWER}'
+        when 'ip' then split_part(case when is_tidy(m) then lower(m) else folded(trim(m, '{_SPACE}')) end, '/', 1)
+        when 'postal_code' then regexp_replace(
+            case when is_ascii(m) then upper(m) else translate(m, '{_LOWER}', '{_UPPER}') end, '[{_SPACE}-]', '', 'g'
         )
-        else trim(nfc(m), '{_SPACE}')
+        when 'name' then case
+            when is_tidy(m) and not regexp_matches(m, '[{_SPACE.strip(" ")}]|  ') then lower(m)
+            else folded(regexp_replace(trim(nfc(m), '{_SPACE}'), '[{_SPACE}]+', ' ', 'g'))
+        end
+        else case when is_tidy(m) then m else trim(nfc(m), '{_SPACE}') end
     end
 """
 
@@ -52,17 +56,22 @@ _MACROS = (
             else nfc_normalize(m)
         end
     )""",
+    "create or replace temp macro is_ascii(m) as (strlen(m) = length(m))",
+    "create or replace temp macro is_tidy(m) as (is_ascii(m) and left(m, 1) > ' ' and right(m, 1) > ' ')",
+    f"create or replace temp macro folded(m) as (translate(m, '{_UPPER}', '{_LOWER}'))",
     f"create or replace temp macro canonical(domain, m) as ({_CANONICAL_SQL})",
-    f"""create or replace temp macro pseudonymise(domain, m) as (
+    # a CASE per pad, which is decided once, and none around the token: inside one, DuckDB computes again what it has
+    """create or replace temp macro token_pad(name) as (
         case
-            when getvariable('token_inner') is null or getvariable('token_outer') is null
-                then error('the token key is not set on this connection')
-            when m is null then null
-            else '{VERSION}:' || sha256(
-                getvariable('token_outer')
-                || unhex(sha256(getvariable('token_inner') || encode(domain || '|' || canonical(domain, m))))
-            )
+            when getvariable(name) is null then error('the token key is not set on this connection')::blob
+            else getvariable(name)::blob
         end
+    )""",
+    f"""create or replace temp macro pseudonymise(domain, m) as (
+        '{VERSION}:' || sha256(
+            token_pad('token_outer')
+            || unhex(sha256(token_pad('token_inner') || encode(domain || '|') || encode(canonical(domain, m))))
+        )
     )""",
 )
 

@@ -44,6 +44,10 @@ from warehouse.core.settings import Settings
 DATABASE = "stripe_nosql"
 CHUNK_BYTES = 32 * 2**20
 """Batches of BSON are read together up to about this size; the server sends at most 16 MB at once."""
+FIRST_BYTES = 2**20
+"""The first chunk is one batch of the server, and each next one at most twice as large: DuckDB has work at once."""
+_ROWS_PER_BATCH = 12_288
+"""DuckDB gives each of its threads whole Arrow batches."""
 _VIEW = "mongodb_chunk"
 _SCHEMA = pa.schema([("_id", pa.string()), ("cursor_at", pa.string()), ("doc", pa.string()), ("problem", pa.string())])
 _ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -139,12 +143,14 @@ class MongoReader:
     def _batches(self, table: Table, query: Mapping[str, Any]) -> Iterator[list[bytes]]:
         batches: list[bytes] = []
         size = 0
+        enough = FIRST_BYTES
         try:
             for batch in self._database[table.origin].find_raw_batches(query, session=self._session):
                 batches.append(cast(bytes, batch))
                 size += len(batches[-1])
-                if size >= CHUNK_BYTES:
+                if size >= enough:
                     yield batches
+                    enough = min(2 * size, CHUNK_BYTES)
                     batches, size = [], 0
         except OperationFailure as error:
             raise _read_failure(table, error) from None
@@ -162,7 +168,7 @@ class MongoReader:
         pieces = []
         for number, columns in enumerate(walked.columns):
             name = f"{_VIEW}_{number}"
-            self.connection.register(name, columns.table)
+            self.connection.register(name, pa.Table.from_batches(columns.table.to_batches(_ROWS_PER_BATCH)))
             self._advance(table, columns.shape, columns.table)
             pieces.append(Piece(f"select * from {name}", columns.shape))
         if walked.left:

@@ -26,6 +26,8 @@ from warehouse.core.kafka import client_config
 from warehouse.core.settings import CATALOG, Settings
 
 CHUNK_MESSAGES = 100_000
+FIRST_MESSAGES = 25_000
+"""The first chunk; each next one is twice as large. DuckDB has work while the rest is read."""
 CHUNK_BYTES = 64 * 2**20
 _BATCH = 10_000
 _ROWS_PER_BATCH = 12_288
@@ -225,6 +227,7 @@ class StreamReader(Topics):
         pending: list[Message] = []
         last: dict[tuple[str, int], Message] = {}
         size = 0
+        enough = FIRST_MESSAGES
         while (left := sum(stop[each] - positions[each] for each in positions)) > 0:
             # asking for more than there is would wait out the timeout
             messages = self._consumer.consume(min(_BATCH, left), timeout=_TIMEOUT)
@@ -249,9 +252,10 @@ class StreamReader(Topics):
                     last[each] = message
                     positions[each] = offset + 1
                     size += len(message)
-            if len(pending) >= CHUNK_MESSAGES or size >= CHUNK_BYTES:
+            if len(pending) >= enough or size >= CHUNK_BYTES:
                 yield _arrow(pending)
                 pending, size = [], 0
+                enough = min(2 * enough, CHUNK_MESSAGES)
         self._consumer.unassign()
         self._marks.setdefault(table.name, {}).update({each: mark_of(message) for each, message in last.items()})
         if pending:
