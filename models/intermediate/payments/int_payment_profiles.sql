@@ -35,11 +35,17 @@ locations as (
 ),
 
 countries as (
+    select country_code
+    from {{ ref('countries') }}
+),
+
+memberships as (
     select
         country_code,
-        is_eea,
-        has_adequacy_decision
-    from {{ ref('countries') }}
+        list_name,
+        valid_from,
+        valid_to
+    from {{ ref('country_memberships') }}
 ),
 
 payment_methods as (
@@ -73,8 +79,8 @@ described as (
             else 'unknown'
         end as marketing_consent,
         case
-            when countries.is_eea then 'eea'
-            when countries.has_adequacy_decision then 'adequate_country'
+            when eea.country_code is not null then 'eea'
+            when adequacy.country_code is not null then 'adequate_country'
             when countries.country_code is not null then 'third_country'
             else 'unknown'
         end as data_residency,
@@ -95,6 +101,14 @@ described as (
             and transactions.event_at_utc < customers.valid_to
     left join locations on customers.location_id = locations.location_id
     left join countries on locations.country_code = countries.country_code
+    {%- for name, list in {'eea': 'EEA', 'adequacy': 'GDPR_ADEQUACY'}.items() %}
+    left join memberships as {{ name }}
+        on
+            countries.country_code = {{ name }}.country_code
+            and {{ name }}.list_name = '{{ list }}'
+            and {{ utc_date('transactions.event_at_utc') }} >= {{ name }}.valid_from
+            and ({{ name }}.valid_to is null or {{ utc_date('transactions.event_at_utc') }} < {{ name }}.valid_to)
+    {%- endfor %}
     left join payment_methods on transactions.payment_method_id = payment_methods.payment_method_id
     left join milestones on transactions.transaction_key = milestones.transaction_key
 ),

@@ -1,4 +1,4 @@
--- One row per payment: the fingerprint of int_transaction_inputs, and of the exchange rates of its business date.
+-- One row per payment: the fingerprint of int_transaction_inputs, of its profile, and of the rates of its business date.
 with
 
 transactions as (
@@ -7,6 +7,13 @@ transactions as (
         row_version,
         business_date
     from {{ ref('int_transactions_unified') }}
+),
+
+profiles as (
+    select
+        transaction_key,
+        payment_profile_key
+    from {{ ref('int_payment_profiles') }}
 ),
 
 rates as (
@@ -21,8 +28,15 @@ rates as (
 final as (
     select
         transactions.transaction_key,
-        {{ hash_key(['transactions.row_version', 'rates.rates_count', 'rates.rates_landed']) }} as row_version
+        {{ hash_key([
+            'transactions.row_version',
+            'profiles.payment_profile_key',
+            'rates.rates_count',
+            'rates.rates_landed',
+        ]) }} as row_version,
+        profiles.payment_profile_key
     from transactions
+    left join profiles on transactions.transaction_key = profiles.transaction_key
     left join rates on transactions.business_date = rates.rate_date
 )
 

@@ -9,7 +9,8 @@ with
 inputs as (
     select
         transaction_key,
-        row_version
+        row_version,
+        payment_profile_key
     from {{ ref('int_sales_inputs') }}
     {{ only_changed() }}
 ),
@@ -178,6 +179,7 @@ joined as (
         {{ key_or_default('countries.country_key', 'transactions.country_code') | indent(8) }} as country_key,
         {{ key_or_default('currencies.currency_key', 'transactions.currency_code') | indent(8) }} as currency_key,
         {{ key_or_default('statuses.status_key', 'transactions.status_code') | indent(8) }} as status_key,
+        coalesce(inputs.payment_profile_key, '{{ var("unknown_key") }}') as payment_profile_key,
         coalesce(business_dates.date_key, {{ var('unknown_key') }}) as business_date_key,
         coalesce(
             captured_dates.date_key,
@@ -283,6 +285,7 @@ final as (
         country_key,
         currency_key,
         status_key,
+        payment_profile_key,
         business_date_key,
         captured_date_key,
         row_version,
