@@ -1,14 +1,21 @@
 -- One row per payment: what it turned out to be, who said so and when, and what fraud cost, each payment counted once.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_transactions_unified') }}",
+) }}
 with
 
 transactions as (
     select
         transaction_key,
+        row_version,
         source_system,
         currency_code,
         amount,
         loaded_at
     from {{ ref('int_transactions_unified') }}
+    {{ only_changed() }}
 ),
 
 events as (
@@ -25,7 +32,11 @@ events as (
         occurred_at,
         loaded_at
     from {{ ref('int_payment_events_deduped') }}
-    where transaction_key is not null
+    where
+        transaction_key is not null
+        {% if is_incremental() -%}
+        and transaction_key in (select transaction_key from transactions)
+        {%- endif %}
 ),
 
 captures as (
@@ -33,6 +44,9 @@ captures as (
         transaction_key,
         captured_amount
     from {{ ref('int_transaction_milestones') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select transaction_key from transactions)
+    {%- endif %}
 ),
 
 landings as (
@@ -135,6 +149,7 @@ last_reviews as (
 labelled as (
     select
         transactions.transaction_key,
+        transactions.row_version,
         transactions.source_system,
         transactions.currency_code,
         case
@@ -193,6 +208,7 @@ capped as (
 final as (
     select
         transaction_key,
+        row_version,
         source_system,
         currency_code,
         label, -- noqa: RF04

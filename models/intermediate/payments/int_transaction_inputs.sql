@@ -19,7 +19,9 @@ mongodb_transactions as (
         transaction_id,
         {{ canonical_merchant_id('merchant_id') }} as merchant_id,
         {{ canonical_customer_id('customer_id') }} as customer_id,
-        loaded_at,
+        -- of a payment with several documents, all of them count
+        count(*) over (partition by transaction_id) as documents_count,
+        max(loaded_at) over (partition by transaction_id) as loaded_at,
         row_number() over (partition by transaction_id order by updated_at desc, document_id desc) as recency
     from {{ ref('stg_mongodb__transactions') }}
 ),
@@ -104,6 +106,7 @@ transactions as (
         product_id,
         device_id,
         location_id,
+        1 as documents_count,
         loaded_at
     from oltp_transactions
 
@@ -118,6 +121,7 @@ transactions as (
         null as product_id,
         null as device_id,
         null as location_id,
+        documents_count,
         loaded_at
     from mongodb_transactions
     where recency = 1
@@ -136,6 +140,7 @@ final as (
         keyed.transaction_key,
         {{ hash_key([
             'keyed.transaction_key',
+            'keyed.documents_count',
             utc_microseconds('keyed.loaded_at'),
             'events.events_count',
             utc_microseconds('events.loaded_at'),

@@ -1,9 +1,15 @@
 -- One row per payment: what was decided about it, what it turned out to be, and what that cost.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('fct_sales') }}",
+) }}
 with
 
 sales as (
     select
         transaction_key,
+        row_version,
         customer_key,
         customer_version_key,
         merchant_key,
@@ -26,6 +32,7 @@ sales as (
         updated_at,
         loaded_at
     from {{ ref('fct_sales') }}
+    {{ only_changed() }}
 ),
 
 labels as (
@@ -42,6 +49,9 @@ labels as (
         label_known_at,
         loaded_at
     from {{ ref('int_fraud_labels') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select transaction_key from sales)
+    {%- endif %}
 ),
 
 milestones as (
@@ -55,6 +65,9 @@ milestones as (
         blocked_at,
         dispute_opened_at
     from {{ ref('int_transaction_milestones') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select transaction_key from sales)
+    {%- endif %}
 ),
 
 assessments as (
@@ -65,7 +78,11 @@ assessments as (
         score,
         rule_weight
     from {{ ref('int_fraud_assessments') }}
-    where assessment_type in ('score', 'signal')
+    where
+        assessment_type in ('score', 'signal')
+        {% if is_incremental() -%}
+        and transaction_key in (select transaction_key from sales)
+        {%- endif %}
 ),
 
 rules as (
@@ -118,6 +135,7 @@ judged as (
         sales.currency_key,
         sales.status_key,
         sales.business_date_key,
+        sales.row_version,
         sales.transaction_id,
         sales.source_system,
         sales.currency_code,
@@ -189,6 +207,7 @@ final as (
         converted.business_date_key,
         {{ role_date_key('converted.reported_date') | indent(8) }} as fraud_reported_date_key,
         {{ role_date_key('converted.disputed_date') | indent(8) }} as dispute_opened_date_key,
+        converted.row_version,
         converted.transaction_id,
         converted.source_system,
         converted.currency_code,

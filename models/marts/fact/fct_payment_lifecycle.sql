@@ -1,4 +1,9 @@
 -- One row per payment: when each step of its life was reached, and how long each took. It accumulates as steps come.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('fct_sales') }}",
+) }}
 {%- set lags = {
     'seconds_to_authorization': ('attempted_at', 'authorized_at'),
     'seconds_to_capture': ('authorized_at', 'captured_at'),
@@ -14,6 +19,7 @@ with
 sales as (
     select
         transaction_key,
+        row_version,
         customer_key,
         customer_version_key,
         merchant_key,
@@ -37,6 +43,7 @@ sales as (
         updated_at,
         loaded_at
     from {{ ref('fct_sales') }}
+    {{ only_changed() }}
 ),
 
 time_zones as (
@@ -44,6 +51,9 @@ time_zones as (
         transaction_key,
         merchant_time_zone
     from {{ ref('int_transactions_unified') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select transaction_key from sales)
+    {%- endif %}
 ),
 
 milestones as (
@@ -72,6 +82,9 @@ milestones as (
         fraud_reported_at,
         last_event_at
     from {{ ref('int_transaction_milestones') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select transaction_key from sales)
+    {%- endif %}
 ),
 
 landings as (
@@ -79,7 +92,11 @@ landings as (
         transaction_key,
         max(loaded_at) as loaded_at
     from {{ ref('int_payment_events_deduped') }}
-    where transaction_key is not null
+    where
+        transaction_key is not null
+        {% if is_incremental() -%}
+        and transaction_key in (select transaction_key from sales)
+        {%- endif %}
     group by transaction_key
 ),
 
@@ -117,6 +134,7 @@ final as (
         {%- for role in roles %}
         {{ role_date_key('dated.' ~ role ~ '_date') | indent(8) }} as {{ role }}_date_key,
         {%- endfor %}
+        sales.row_version,
         sales.transaction_id,
         sales.source_system,
         sales.status_code,
