@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 
-from benchmarks.harness import write_results
+from benchmarks.harness import Row, write_results
 
 SUITES: dict[str, dict[str, str]] = {
     "ingest": {
@@ -33,14 +33,12 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"there is no suite {suite}; there are: {', '.join(SUITES)}\n")
         return 2
     wanted = {part.lower() for part in arguments[1:]}
-    sections = {
-        title: importlib.import_module(module).measure()
-        for name, parts in SUITES.items()
-        if suite in (None, name)
-        for title, module in parts.items()
-        if not wanted or title.lower() in wanted
-    }
-    write_results(sections)
+    sections: dict[str, list[Row]] = {}
+    for name, parts in SUITES.items():
+        for title, module in parts.items():
+            if suite in (None, name) and (not wanted or title.lower() in wanted):
+                sections[title] = importlib.import_module(module).measure()
+                write_results(sections)  # at once: a run takes long, and what it has is not to be lost
     return 0
 
 

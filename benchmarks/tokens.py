@@ -40,6 +40,7 @@ def measure() -> list[Row]:
 def hashed(domain: str | None, value: str) -> Outcome:
     """The tokens of a column, or with no domain its plain digests; looked at, not kept."""
     with duckdb.connect() as connection:
+        connection.execute("set enable_progress_bar = false")
         tokens.install(connection, bytes(32))
         connection.execute(f"create table people as select {value} as value from range({VALUES}) as numbers (i)")
         result = "sha256(value)" if domain is None else f"pseudonymise('{domain}', value)"
