@@ -39,11 +39,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """A case over its repeats: median seconds, the highest peak of resident memory in MB."""
+    """A case over its repeats: median seconds, the highest peak of resident memory in MB, each repeat's seconds."""
 
     seconds: float
     peak_mb: float
     rows: int
+    repeats: tuple[float, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -117,13 +118,27 @@ def summary(runs: Sequence[tuple[Outcome, float]]) -> Summary:
         statistics.median(outcome.seconds for outcome, _ in runs),
         max(peak for _, peak in runs),
         runs[0][0].rows,
+        tuple(outcome.seconds for outcome, _ in runs),
     )
+
+
+def paired(ours: Summary, limit: Summary) -> float:
+    """Our rate as a share of the limit's: the median over the repeats, each against the limit's run next to it."""
+    if len(ours.repeats) != len(limit.repeats):
+        return ours.rate / limit.rate
+    shares = (theirs / mine for mine, theirs in zip(ours.repeats, limit.repeats, strict=True))
+    return statistics.median(shares) * ours.rows / limit.rows
 
 
 def write_results(sections: Mapping[str, Sequence[Row]], path: Path = RESULTS) -> None:
     """Replace RESULTS.md by what this run measured."""
     lines = ["# Measured", "", f"{datetime.now(UTC):%Y-%m-%d}. {machine()}.", ""]
-    lines += ["Ratios are within this one run; seconds are of a shared machine. Written by `python -m benchmarks`."]
+    lines += [
+        "A ratio is the median over pairs of neighbouring runs; seconds are of a shared machine.",
+        "A path ends where its name says: *sealed lake* is extraction (read, treated, written as encrypted Parquet,",
+        "sealed), *raw* is all of landing (the load into the warehouse and the manifest too). A ratio is of that path.",
+        "Written by `python -m benchmarks`.",
+    ]
     for title, rows in sections.items():
         lines += ["", f"## {title}", "", "| what | measured | against | ratio | goal | | peak MB |"]
         lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
@@ -135,7 +150,7 @@ def machine() -> str:
     """Processors, memory and versions, in a line; no names of machines or paths."""
     memory = psutil.virtual_memory().total / 2**30
     versions = ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
-    load = f"load {os.getloadavg()[0]:.1f} at the end"
+    load = "load {:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes) at the end".format(*os.getloadavg())
     return (
         f"{os.cpu_count()} processors ({platform.machine()}), {memory:.0f} GB, "
         f"Python {platform.python_version()}, {versions}; {load}"

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from bson import Decimal128, ObjectId
 from pymongo import MongoClient
 
-from benchmarks.harness import Case, Outcome, Row, Summary, interleaved
+from benchmarks.harness import Case, Outcome, Row, Summary, interleaved, paired
 from benchmarks.landing_case import Home, embedded, land
 from ingestion.schema import Table, tables
 from ingestion.sources.mongodb import MongoReader
@@ -148,7 +148,7 @@ def _document(number: int, draws: random.Random) -> dict[str, Any]:
 
 def _rows(found: dict[str, Summary], label: str, *, has_goal: bool) -> list[Row]:
     ours, drain, one = found["landed"], found["drained"], found["one"]
-    limit, peer = ours.rate / drain.rate, ours.rate / one.rate
+    limit, peer = paired(ours, drain), paired(ours, one)
 
     def told(case: Summary) -> str:
         return f"{case.seconds:.2f} s, {case.rate / 1000:,.0f}k documents/s"

@@ -10,7 +10,7 @@ from decimal import Decimal
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # no __all__
 
-from benchmarks.harness import Case, Outcome, Row, interleaved
+from benchmarks.harness import Case, Outcome, Row, interleaved, paired
 from benchmarks.landing_case import Home, embedded, land
 from ingestion.schema import tables
 from ingestion.sources.stream import StreamReader
@@ -31,7 +31,7 @@ def measure() -> list[Row]:
         }
         found = interleaved(cases, (EVENTS, total), REPEATS)
     ours, drain = found["landed"], found["drained"]
-    ratio = ours.rate / drain.rate
+    ratio = paired(ours, drain)
     return [
         Row(
             "Kafka → sealed lake",

@@ -84,7 +84,9 @@ class ReplacingModelJob(ModelLoadJob):
         target = client.make_qualified_table_name(str(table["name"]))
         keys = [client.escape_column_name(name) for name in get_columns_names_with_prop(table, "primary_key")]
         replaced = " and ".join(f"kept.{key} = model.{key}" for key in keys or [HISTORY_LOAD])
-        delete = f"DELETE FROM {target} AS kept WHERE EXISTS (SELECT 1 FROM ({select_statement}) AS model WHERE {replaced}); "
+        delete = (
+            f"DELETE FROM {target} AS kept WHERE EXISTS (SELECT 1 FROM ({select_statement}) AS model WHERE {replaced})"
+        )
         if keys and not self._load_table.get("x-stage-data-deduplicated"):
             select_statement = self._newest_only(select_statement, keys)
         insert = super()._insert_statement_from_select_statement(select_dialect, select_statement)

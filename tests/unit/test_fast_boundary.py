@@ -8,6 +8,7 @@ from typing import Any
 
 import bson
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from ingestion.shapes import compile_shape
 from ingestion.sources.mongodb import columns
 from ingestion.sources.mongodb.columns import Block
 from ingestion.sources.mongodb.reader import MongoReader
-from ingestion.treatment import treated_sql
+from ingestion.treatment import Treatment, treated_sql
 from ingestion.verbatim import SKELETON_SQL, is_clean, verbatim_boundary
 
 KEY = bytes(range(32))
@@ -279,3 +280,27 @@ def test_nothing_undeclared_lands_verbatim(
 )
 def test_what_is_odd_is_rebuilt(connection: duckdb.DuckDBPyConnection, text: str) -> None:
     assert verbatim(connection, text) is None
+
+
+def test_chunks_are_judged_one_by_one_whatever_the_last_one_was(connection: duckdb.DuckDBPyConnection) -> None:
+    clean, odd = '{"event_id":"E1","amount":12.50}', '{"event_id":"E2","nickname":"MARKER7f3a"}'
+    treatment = Treatment(connection, EVENTS)
+    assert not treatment.boundary.vault, "the first chunk is to be judged without a copy"
+    for chunk in ([clean], [clean, odd], [odd, clean, clean], [clean], [odd], [clean, clean]):
+        connection.register(
+            "chunk",
+            pa.table({
+                "kafka_topic": ["t"] * len(chunk), "kafka_partition": pa.array([0] * len(chunk), pa.int32()),
+                "kafka_offset": range(len(chunk)), "produced_at": pa.nulls(len(chunk), pa.timestamp("us", tz="UTC")),
+                "message_key": pa.nulls(len(chunk), pa.string()), "doc": chunk,
+                "problem": pa.nulls(len(chunk), pa.string()),
+            }),
+        )  # fmt: skip
+        found = connection.execute(
+            f"select kafka_offset, document::varchar, reason from ({treatment.sql('select * from chunk')}) order by all"
+        ).fetchall()
+        assert [offset for offset, _, _ in found] == list(range(len(chunk)))
+        for offset, document, reason in found:
+            assert reason is None
+            assert (document == clean) if chunk[offset] == clean else ("_unknown" in document)
+            assert MARKER not in document
