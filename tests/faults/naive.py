@@ -120,6 +120,8 @@ FAULTS: dict[str, Fault] = {
     "document that is not UTF-8, or beyond a double": Fault(
         'decodes with errors="ignore" and counts in floats', ("wrong",), "quarantined, or lands with every digit"
     ),
+    "NUL in a text": Fault("removes what its database cannot hold", ("wrong",), "a NUL stays a NUL"),
+    "document of 16 MB": Fault("skips what is above its limit of 1 MB", ("lost",), "lands whole"),
     "event that is not UTF-8, JSON or an object": Fault(
         'decodes with errors="ignore" and skips what fails',
         ("lost", "wrong"),
