@@ -84,14 +84,14 @@ def test_a_restarted_postgres(landed: World, world: World) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
-    def restart_under_ours() -> None:
-        with pytest.raises(psycopg.Error):  # the blocker's own connection is ended too
-            while_reading(world, restart)
-        servers.up(landed.settings)
-
-    naive.run(at=60, fault=restart_under_ours)  # one restart for both
+    with pytest.raises(psycopg.Error):  # the blocker's own connection is ended too
+        while_reading(world, restart)
+    servers.up(landed.settings)
     world.ingest("oltp")
     world.assert_whole("oltp")
+
+    naive.run(at=60, fault=restart)
+    servers.up(landed.settings)
     naive.run()
     shows("PostgreSQL restarts", naive, at_least=100)
 
