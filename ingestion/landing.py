@@ -20,6 +20,7 @@ from ingestion.lake import Lake, LakePath, write_part
 from ingestion.schema import Table, position_sql
 from ingestion.sources import Chunk, Plan
 from ingestion.treatment import Treatment
+from ingestion.versions import LATE
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.settings import CATALOG
 from warehouse.privacy.vault import ENTRY_COLUMNS
@@ -42,6 +43,8 @@ class Counts:
     deleted_rows: int = 0
     quarantined_rows: int = 0
     unknown_keys: int = 0
+    late_rows: int = 0
+    """Of the landed rows, those older than what is current: they are history, and replace nothing."""
     unknown_events: int = 0
     """Of the landed rows, those of a type or version that no model understands; counted by the manifest."""
     missing_keys: int = 0
@@ -104,6 +107,13 @@ class TableLanding:
             "create or replace temp table seen_keys as select " + self._keys + f" from {self._raw} limit 0"
         )
         self._first = not self._one(f"select count(*) from (select 1 from {self._raw} limit 1)")
+        self._late: str | None = None
+        cursor = "cursor_at" if table.is_document else table.cursor
+        if plan.mode == "drop" and table.history and table.cursor and not self._first:
+            self._late = f"""exists (
+                select 1 from {self._raw} as newer
+                where {self._on("checked", "newer")} and newer."{cursor}" > checked."{cursor}"
+            )"""
         plain = not (table.is_document or self.boundary.vault or self._erased)
         self._streams = self._first and plan.unique_keys and plan.mode != "retry" and plain
 
@@ -132,6 +142,9 @@ class TableLanding:
         self.connection.execute(f"insert into seen_keys select {self._keys} from checked")
         self._drop_erased()
         self._count()
+        if self._late is not None:
+            late = f"select count(*) from checked {self._not_landed_before()} {_FITS} and {self._late}"
+            self.counts.late_rows += self._one(late)
         self._write(f"{self._versions_sql()} from checked {self._not_landed_before()} {_FITS}")
         self._hold_vault()
         self._hold_quarantine()
@@ -262,8 +275,14 @@ class TableLanding:
         columns = ", ".join(f'checked."{name}"' for name, _ in self.boundary.landed)
         return f"""
             select {columns}, checked._row_hash, null::timestamp with time zone as _deleted_at,
-                {self._timestamp()} as _landed_at, '{self.load_id}' as _load_id
+                {self._timestamp()} as _landed_at, {self._load_id_sql()} as _load_id
         """
+
+    def _load_id_sql(self) -> str:
+        """An export may be older than what the live source, or a later one, has brought meanwhile."""
+        if self._late is None:
+            return f"'{self.load_id}'"
+        return f"if({self._late}, '{LATE}{self.load_id}', '{self.load_id}')"
 
     def _not_landed_before(self) -> str:
         if self._first:

@@ -37,6 +37,7 @@ from ingestion.destinations.duckdb import held_warehouse
 from ingestion.destinations.runtime import quiet_dlt
 from ingestion.lake import LakePath, parts_sql
 from ingestion.schema import SourceName, Table, tables
+from ingestion.versions import CURRENT
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
@@ -71,6 +72,8 @@ class LandedTable:
     rows: int
     unique_keys: bool = False
     """No key stands twice in the files, so that nothing has to be looked for before they replace what is there."""
+    late_rows: int = 0
+    """Of `rows`, those that are history only (see `ingestion.versions.LATE`)."""
 
 
 @dataclass(frozen=True)
@@ -262,16 +265,16 @@ def _package(pipeline: Pipeline, landed: Sequence[LandedTable]) -> DltSource:
 
 def _resources(folder: Path, entry: LandedTable) -> Iterator[DltResource]:
     table = entry.table
-    model = folder / f"{table.name}.model"
-    query = SqlModel.from_query_string(_select(entry), "duckdb")
-    model.write_text(str(query), encoding="utf-8")
     columns = {name: _hint(name, sql_type) for name, sql_type in table.landed_columns}
 
-    def files() -> Iterator[Any]:
+    def files(name: str, select: str) -> Iterator[Any]:
+        model = folder / f"{name}.model"
+        model.write_text(str(SqlModel.from_query_string(select, "duckdb")), encoding="utf-8")
         yield dlt.mark.with_file_import(str(model), "model", entry.rows)
 
+    select = _select(entry)
     current = dlt.resource(
-        files,
+        files(table.name, f"{select} WHERE {CURRENT}" if entry.late_rows else select),
         name=table.name,
         write_disposition={"disposition": "merge", "strategy": "delete-insert"},
         primary_key=table.key,
@@ -280,7 +283,8 @@ def _resources(folder: Path, entry: LandedTable) -> Iterator[DltResource]:
     current.apply_hints(additional_table_hints={"x-stage-data-deduplicated": entry.unique_keys})
     yield current
     if table.history:
-        yield dlt.resource(files, name=f"{table.name}_history", write_disposition="append", columns=columns)
+        name = f"{table.name}_history"
+        yield dlt.resource(files(name, select), name=name, write_disposition="append", columns=columns)
 
 
 def _select(entry: LandedTable) -> str:

@@ -7,7 +7,7 @@ sides itself, so it also sees what went wrong between the lake and the warehouse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -16,14 +16,16 @@ import duckdb
 
 from ingestion import boundary
 from ingestion.destinations.choice import open_destination
-from ingestion.lake import sql_text
+from ingestion.lake import Lake, sql_text
 from ingestion.run import LIVE_SOURCES, AnyReader, landing_failure, open_reader
 from ingestion.schema import BOOKKEEPING, SourceName, Table, tables
 from ingestion.sources import Plan
+from ingestion.sources.files import drops
 from ingestion.sources.stream.reader import offsets_of
 from ingestion.treatment import Treatment
 from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
+from warehouse.core.errors import LoadIncomplete
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.privacy.tokens import token_key
@@ -106,6 +108,9 @@ def reconcile(
 ) -> Reconciliation:
     """Compare the raw tables with their sources, each source in one snapshot where it has one. Changes nothing.
 
+    A dropped file is gone once it has landed: of `files`, the list of what landed (content hash, rows) is compared
+    with the manifest and the seals of the lake, and what lies in the drop folder with the list.
+
     What changed at a source since the last landing is a difference. The caller holds the writer's lock.
 
     Raises:
@@ -117,6 +122,9 @@ def reconcile(
         boundary.install(connection, token_key(settings))
         for source in sources:
             try:
+                if source == "files":
+                    result.tables += _compare_files(connection, settings, progress)
+                    continue
                 result.tables += _compare_source(connection, settings, endpoints, source, progress)
             except duckdb.Error as error:
                 raise landing_failure(source, error) from None
@@ -141,6 +149,89 @@ def _compare_source(
             progress(f"{source}.{table.name}: {found.source_rows:,} rows, {found.differences:,} differences")
             compared.append(found)
     return compared
+
+
+def _compare_files(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, progress: Progress
+) -> list[TableComparison]:
+    compared = []
+    waiting = _waiting_files(connection, settings)
+    rows = connection.execute(f"""
+        with listed as (
+            select
+                files.source || '.' || files.table_name as name, files.rows, files.quarantined_rows,
+                count(manifest.load_id) as times,
+                any_value(manifest.source_rows) as source_rows,
+                any_value(manifest.landed_rows + manifest.unchanged_rows) as held,
+                any_value(manifest.quarantined_rows) as refused
+            from {CATALOG}.raw_ops.landed_files as files
+            left join {CATALOG}.raw_ops.load_manifest as manifest
+                on manifest.mode = 'drop' and manifest.source = files.source
+                and manifest.table_name = files.table_name and manifest.load_id = files.load_id
+            group by files.source, files.table_name, files.sha256, files.rows, files.quarantined_rows
+        )
+        select
+            name, sum(rows), sum(quarantined_rows), coalesce(sum(held), 0),
+            coalesce(sum(rows) filter (times = 0), 0),
+            coalesce(sum(abs(rows - source_rows) + abs(quarantined_rows - refused)), 0),
+            coalesce(sum((times - 1) * rows) filter (times > 1), 0)
+        from listed group by name
+    """).fetchall()
+    found = {name: counts for name, *counts in rows}
+    for name in sorted(found.keys() | waiting.keys()):
+        read, quarantined, held, missing, different, repeated = map(int, found.get(name, [0] * 6))
+        problems = tuple(f"{label} has not landed" for label in waiting.get(name, ()))
+        problems += tuple(_damaged_seals(connection, settings, name))
+        progress(f"files: {name}: {read:,} rows of landed files, {len(problems)} problems")
+        compared.append(
+            TableComparison(
+                source="files",
+                table=name,
+                source_rows=read,
+                quarantined_rows=quarantined,
+                warehouse_rows=held,
+                missing_rows=missing,
+                surplus_rows=0,
+                different_rows=different,
+                repeated_rows=repeated,
+                problems=problems,
+            )
+        )
+    return compared
+
+
+def _waiting_files(connection: duckdb.DuckDBPyConnection, settings: Settings) -> dict[str, list[str]]:
+    """Table → files of the drop folder whose content is not on the list."""
+    waiting: dict[str, list[str]] = {}
+    for drop in drops.find(settings).drops:
+        known = connection.execute(
+            f"select 1 from {CATALOG}.raw_ops.landed_files where source = ? and table_name = ? and sha256 = ?",
+            [drop.table.source, drop.table.name, drops.digest(drop)],
+        ).fetchone()
+        if known is None:
+            waiting.setdefault(f"{drop.table.source}.{drop.table.name}", []).append(drop.label)
+    return waiting
+
+
+def _damaged_seals(connection: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> Iterator[str]:
+    """Loads of files that are in the lake as they landed, and do not hold what the manifest says or was sealed."""
+    source, _, table = name.partition(".")
+    landed = dict(
+        connection.execute(
+            f"select load_id, landed_rows from {CATALOG}.raw_ops.load_manifest"
+            " where mode = 'drop' and source = ? and table_name = ?",
+            [source, table],
+        ).fetchall()
+    )
+    for load in Lake(settings).sealed_loads(source, table):
+        if load.load_id not in landed:
+            continue  # of the live source, or joined with others
+        if load.rows != landed[load.load_id]:
+            yield f"{name}: load {load.load_id} holds {load.rows} rows, not {landed[load.load_id]}"
+        try:
+            load.verify()
+        except LoadIncomplete as error:
+            yield error.what
 
 
 def _compare(

@@ -14,6 +14,7 @@ import duckdb
 from ingestion.lake import Lake
 from ingestion.raw import raw_table_names
 from ingestion.schema import Table
+from ingestion.versions import LATE
 from warehouse.core.settings import CATALOG
 
 
@@ -41,12 +42,13 @@ def _committed(connection: duckdb.DuckDBPyConnection, table: Table, load_id: str
             f"select 1 from {CATALOG}.raw_ops.load_manifest"
             " where source = $source and table_name = $table_name and load_id = $load_id",
             *(
-                f'select 1 from {CATALOG}.{table.raw_schema}."{name}" where _load_id = $load_id'
+                f'select 1 from {CATALOG}.{table.raw_schema}."{name}" where _load_id in ($load_id, $late)'
                 for name in raw_table_names(table)
             ),
         )
     )
     found = connection.execute(
-        f"select 1 from ({known}) limit 1", {"source": table.source, "table_name": table.name, "load_id": load_id}
+        f"select 1 from ({known}) limit 1",
+        {"source": table.source, "table_name": table.name, "load_id": load_id, "late": LATE + load_id},
     ).fetchone()
     return found is not None

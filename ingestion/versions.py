@@ -14,6 +14,12 @@ from warehouse.core.errors import LoadIncomplete
 VERSION = "_load_id"
 """Loads follow each other: of two versions of a key, the one of the later load is the newer."""
 
+LATE = "0_"
+"""Begins the `_load_id` of a version that was older than the current one when it landed, from an export that was
+dropped late. It sorts before every load, so that such a version is history wherever versions are put in order."""
+CURRENT = f"{VERSION} >= '1'"
+"""SQL: whether a landed row may become current; load ids begin with a year."""
+
 
 def keys_sql(table: Table, alias: str = "") -> str:
     """The key columns, comma-separated."""

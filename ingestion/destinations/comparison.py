@@ -19,7 +19,7 @@ from ingestion.erasure import erased_sql
 from ingestion.lake import Lake, SealedLoad, sql_text
 from ingestion.raw import raw_table_names
 from ingestion.schema import SourceName, Table, tables
-from ingestion.versions import VERSION, keys_sql, loads_sql
+from ingestion.versions import CURRENT, LATE, VERSION, keys_sql, loads_sql
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.progress import Progress
 from warehouse.core.settings import CATALOG, Settings
@@ -100,7 +100,7 @@ class Comparison:
         self._connection.execute(f"delete from {LOCAL_LEDGER} where source = ?", [source])
 
     def _apply(self, table: Table, load_ids: Sequence[str], loads: Sequence[SealedLoad]) -> None:
-        chosen = ", ".join(sql_text(load_id) for load_id in load_ids)
+        chosen = ", ".join(sql_text(prefix + load_id) for load_id in load_ids for prefix in ("", LATE))
         erased = erased_sql(self._connection, table) or "false"
         versions = (
             f"(select * from ({loads_sql(self._connection, table, loads)}) "
@@ -110,8 +110,10 @@ class Comparison:
         keys = keys_sql(table)
         raw = f"{CATALOG}.{table.qualified}"
         newest = f"qualify row_number() over (partition by {keys} order by {VERSION} desc, _landed_at desc) = 1"
-        self._connection.execute(f"delete from {raw} where ({keys}) in (select ({keys}) from {versions})")
-        self._connection.execute(f"insert into {raw} ({names}) select {names} from {versions} {newest}")
+        self._connection.execute(
+            f"delete from {raw} where ({keys}) in (select ({keys}) from {versions} where {CURRENT})"
+        )
+        self._connection.execute(f"insert into {raw} ({names}) select {names} from {versions} where {CURRENT} {newest}")
         if table.history:
             self._connection.execute(f"insert into {raw}_history ({names}) select {names} from {versions}")
         self._connection.executemany(

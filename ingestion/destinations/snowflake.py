@@ -298,7 +298,7 @@ class SnowflakeDestination:
             for entry in new:
                 staging = _staging(entry.table)
                 for statement, ids in (
-                    *sql.replace_current(entry.table, staging),
+                    *sql.replace_current(entry.table, staging, late_rows=bool(entry.late_rows)),
                     *sql.append_history(entry.table, staging),
                 ):
                     run(statement, (package,) * ids, step=f"loading {entry.table.qualified}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ingestion.schema import Table
+from ingestion.versions import VERSION
 
 Columns = Sequence[tuple[str, str]]
 """Name and DuckDB type of each column, as the pinned schema lands them."""
@@ -149,18 +150,22 @@ def drop_staging(staging: str) -> str:
     return f'drop table if exists "{staging}"'
 
 
-def replace_current(table: Table, staging: str) -> list[tuple[str, int]]:
+def replace_current(table: Table, staging: str, *, late_rows: bool = False) -> list[tuple[str, int]]:
     """Statements that put the staged rows in place of those with the same key; each with its number of bound ids.
 
     Of several versions of one key the one that landed last stays: what dlt's `dedup_sort` does on DuckDB.
+
+    Args:
+        late_rows: some of the staged rows are history only.
     """
+    current = f" where {identifier(VERSION)} >= '1'" if late_rows else ""
     keys = ", ".join(identifier(key) for key in table.key)
     matched = f"({keys})" if len(table.key) > 1 else keys
     target = qualified(table.raw_schema, table.name)
     newest = f'qualify row_number() over (partition by {keys} order by "_LANDED_AT" desc, "_ROW_HASH" desc) = 1'
     return [
-        (f'delete from {target} where {matched} in (select {keys} from "{staging}")', 0),
-        (f"{_insert(table.raw_schema, table.name, table.landed_columns, staging, package=True)} {newest}", 1),
+        (f'delete from {target} where {matched} in (select {keys} from "{staging}"{current})', 0),
+        (f"{_insert(table.raw_schema, table.name, table.landed_columns, staging, package=True)}{current} {newest}", 1),
     ]
 
 

@@ -85,7 +85,9 @@ FAULTS: dict[str, Fault] = {
     "warehouse locked": Fault(_GOES_ON, ("lost",), "one error, nothing moved; the next run lands it"),
     "PostgreSQL ends the connection": Fault(_GOES_ON, ("lost",), "nothing of the snapshot is kept; read again"),
     "PostgreSQL restarts": Fault(_GOES_ON, ("lost",), "nothing of the snapshot is kept; read again"),
-    "mongod steps down": Fault(_GOES_ON, ("lost",), "the snapshot is read on, or nothing of it is kept"),
+    "mongod steps down": Fault(
+        "keeps its cursor in the database it reads", ("doubled",), "the snapshot is read on, or nothing of it is kept"
+    ),
     "mongod restarts": Fault(_GOES_ON, ("lost",), "nothing of the snapshot is kept; read again"),
     "full disk": Fault(_GOES_ON, ("lost",), "says that the disk is full; the package or its rows come next time"),
     "object store fails in an upload": Fault(
@@ -120,6 +122,8 @@ FAULTS: dict[str, Fault] = {
     "document that is not UTF-8, or beyond a double": Fault(
         'decodes with errors="ignore" and counts in floats', ("wrong",), "quarantined, or lands with every digit"
     ),
+    "NUL in a text": Fault("removes what its database cannot hold", ("wrong",), "a NUL stays a NUL"),
+    "document of 16 MB": Fault("skips what is above its limit of 1 MB", ("lost",), "lands whole"),
     "event that is not UTF-8, JSON or an object": Fault(
         'decodes with errors="ignore" and skips what fails',
         ("lost", "wrong"),

@@ -291,6 +291,8 @@ def test_messages_that_retention_took(stream: Stream, monkeypatch: pytest.Monkey
     stream.ingest(full=True)
     landed = stream.world.row("select count(*), max(kafka_offset) from raw_stream.payments_transactions")
     assert landed == (15, 24), "the gap is what the error said, and nothing else is missing"
+    assert stream.world.state("stream")["payments_transactions"]["offsets"] == {"0": 25}
+    assert reconcile(stream.world.settings, stream.world.endpoints, sources=("stream",)).differences == 0
 
     naive.cursor = dropped_below - 1  # its offset is out of range: it starts at what is left
     naive.run()

@@ -52,7 +52,8 @@ KILL_POINTS: dict[str, Point] = {
     "mid-normalize": ("dlt.normalize.normalize", "Normalize.spool_files", "before", 1),
     "after normalize": ("dlt.pipeline.pipeline", "Pipeline.load", "before", 1),
     "after COPY, before dlt's marker": ("dlt.destinations.job_client_impl", "ModelLoadJob.run", "after", 1),
-    "between staging load and merge": ("dlt.destinations.job_client_impl", "SqlLoadJob.run", "before", 1),
+    # nothing is staged and merged: a table's rows are replaced in one statement, so that this is all there is between
+    "between one table's rows and the next": ("dlt.destinations.job_client_impl", "ModelLoadJob.run", "before", 2),
     "after merge, before the commit": (
         "dlt.destinations.job_client_impl",
         "SqlJobClientBase.complete_load",

@@ -18,9 +18,12 @@ from ingestion.compaction import compact, retain
 from ingestion.lake import Lake
 from ingestion.replay import replay
 from ingestion.run import ingest
+from ingestion.schema import tables
+from ingestion.versions import loads_sql
 from tests.conftest import MakeSettings
 from tests.integration.landed_home import NOWHERE, change_products, drop_reference, query
 from warehouse.cli import app as commands
+from warehouse.core.database import open_warehouse
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.settings import Settings
 
@@ -71,6 +74,25 @@ def test_many_loads_become_one_with_the_same_rows(settings: Settings) -> None:
     replay(settings)
     assert query(settings, VERSIONS) == before
     assert compact(settings, min_loads=3) == []
+
+
+@pytest.mark.parametrize("work", ["compact", "retain"])
+def test_what_was_erased_is_in_no_load_that_is_written_anew(settings: Settings, work: str) -> None:
+    (erased,) = query(settings, "select min(product_id) from raw_oltp.product")[0]
+    mine = f"product_id = '{erased}'"
+    before = query(settings, f"select count(*) from raw_oltp.product_history where not {mine}")
+    with open_warehouse(settings) as connection:
+        connection.execute(
+            "insert into raw_ops.erasure_ledger (source, table_name, row_key, erased_at)"
+            f" values ('oltp', 'product', '{erased}', now())"
+        )
+    (done,) = compact(settings, min_loads=3) if work == "compact" else retain(settings, days=365)
+    assert done.removed > 0
+    with open_warehouse(settings) as connection:
+        table = tables("oltp")["product"]
+        relation = loads_sql(connection, table, Lake(settings).sealed_loads("oltp", "product"))
+        held = connection.execute(f"select count(*) filter ({mine}), count(*) from ({relation})").fetchone()
+    assert held == (0, before[0][0])
 
 
 def test_loads_go_on_after_a_compaction_and_it_can_be_done_again(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import io
@@ -23,8 +24,12 @@ import pytest
 from bson import json_util
 from confluent_kafka import Consumer, TopicPartition
 from pymongo import MongoClient
+from typer.testing import CliRunner
 
+from ingestion.compaction import compact
 from ingestion.destinations import choice
+from ingestion.reconcile import reconcile
+from ingestion.replay import replay
 from ingestion.run import IngestReport, ingest
 from ingestion.schema import Table, all_tables, tables
 from ingestion.sources.files import drops as drop_folder
@@ -33,11 +38,12 @@ from ingestion.sources.stream.reader import consumer_config
 from tests.conftest import MakeSettings
 from tests.integration.landed_home import NOWHERE, REFERENCE, drop, query
 from warehouse import servers, simulation
+from warehouse.cli.app import app
 from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.errors import ConfigurationError, LoadIncomplete, WarehouseError
 from warehouse.core.paths import Home
-from warehouse.core.settings import Settings
+from warehouse.core.settings import Settings, get_settings
 
 CURRENCIES = b"currency_code,numeric_code,currency_name,minor_unit,updated_at\n"
 EURO = b"EUR,978,Euro,2,2024-01-01 00:00:00+00\n"
@@ -398,6 +404,109 @@ def test_a_killed_landing_neither_loses_nor_doubles_a_file(settings: Settings, s
     assert left(settings) == []
     held = sum(1 for _ in (Home.of(settings).lake / "oltp" / "product").glob("*/_loaded"))
     assert held == sum(1 for _ in (Home.of(settings).lake / "oltp" / "product").iterdir()) == 1
+
+
+def test_a_pending_file_package_can_be_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ingest files --discard-pending`: a package that cannot be loaded goes, the file is there and lands."""
+    drop(settings, "oltp/product/p1.csv", (REFERENCE / "oltp" / "product.csv").read_bytes())
+    process = get_context("forkserver").Process(target=_die_before_the_load, args=(settings,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    (load,) = (Home.of(settings).lake / "oltp" / "product").iterdir()
+    for part in load.glob("*.parquet"):
+        part.write_bytes(b"not parquet")
+    with pytest.raises(WarehouseError, match="could not be loaded") as caught:
+        land(settings)
+    assert "--discard-pending" in caught.value.todo
+    monkeypatch.setenv("DBT_ENV_SECRET_WAREHOUSE_KEY", str(secret(settings)))
+    monkeypatch.setenv("WAREHOUSE_HOME", str(settings.warehouse_home))
+    monkeypatch.setenv("DROPS_SETTLE_SECONDS", "0")
+    get_settings.cache_clear()
+    try:
+        done = CliRunner().invoke(app, ["ingest", "files", "--discard-pending"])
+        assert done.exit_code == 0, done.output
+        assert CliRunner().invoke(app, ["ingest", "files", "--reconcile"]).exit_code == 0
+    finally:
+        get_settings.cache_clear()
+    assert not load.exists()
+    expected = len((REFERENCE / "oltp" / "product.csv").read_text().splitlines()) - 1
+    assert query(settings, "select count(*), count(distinct product_id) from raw_oltp.product") == [
+        (expected, expected)
+    ]
+    assert query(settings, "select count(*) from raw_ops.load_manifest") == [(1,)]
+    assert left(settings) == []
+
+
+def secret(settings: Settings) -> str:
+    assert settings.dbt_env_secret_warehouse_key is not None
+    return settings.dbt_env_secret_warehouse_key.get_secret_value()
+
+
+def _die_before_the_load(settings: Settings) -> None:
+    from dlt.pipeline.pipeline import Pipeline
+
+    def killed(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Pipeline.load = killed  # type: ignore[method-assign, assignment]
+    land(settings)
+
+
+def test_files_are_reconciled_by_their_hash(settings: Settings) -> None:
+    drop(settings, "oltp/currency/a.csv", CURRENCIES + EURO)
+    assert [table.problems for table in reconcile(settings, NOWHERE, sources=("files",)).tables] == [
+        ("oltp/currency/a.csv has not landed",)
+    ]
+    land(settings)
+    (table,) = reconcile(settings, NOWHERE, sources=("files",)).tables
+    assert (table.table, table.source_rows, table.warehouse_rows, table.differences) == ("oltp.currency", 1, 1, 0)
+    (part,) = (Home.of(settings).lake / "oltp" / "currency").glob("*/*.parquet")
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    assert reconcile(settings, NOWHERE, sources=("files",)).differences == 1
+    for statement, differences in (
+        ("update raw_ops.load_manifest set source_rows = 3", 3),
+        ("delete from raw_ops.load_manifest", 1),
+    ):
+        with open_warehouse(settings) as connection:
+            connection.execute(statement)
+        assert reconcile(settings, NOWHERE, sources=("files",)).differences == differences
+
+
+def test_an_older_export_becomes_history(settings: Settings) -> None:
+    """By the rows' own time of change, whatever the order of the files; replay and compaction agree."""
+    text = (REFERENCE / "oltp" / "product.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    first, second = rows[0]["product_id"], rows[1]["product_id"]
+
+    drop(settings, "oltp/product/new.csv", export_text(rows[:2], "new", "2030-01-02 00:00:00+00"))
+    land(settings)
+    drop(settings, "oltp/product/newest.csv", export_text(rows[:1], "newest", "2030-01-03 00:00:00+00"))
+    land(settings)
+    drop(settings, "oltp/product/old.csv", export_text(rows[:2], "old", "2030-01-02 12:00:00+00"))
+    alerts = land(settings).sources[0].alerts
+    assert alerts == ["oltp/product/old.csv: 1 rows are older than what has landed; they are history"]
+    current = "select product_id, product_name from raw_oltp.product order by product_id"
+    expected = sorted([(first, "newest"), (second, "old")])
+    assert query(settings, current) == expected
+    versions = "select product_id, product_name, _load_id from raw_oltp.product_history order by all"
+    history = query(settings, versions)
+    assert len(history) == 5
+    assert query(settings, "select landed_rows from raw_ops.load_manifest order by finished_at") == [(2,), (1,), (2,)]
+    replay(settings)
+    assert (query(settings, current), query(settings, versions)) == (expected, history)
+    compact(settings, min_loads=2)
+    replay(settings)
+    assert (query(settings, current), query(settings, versions)) == (expected, history)
+    assert reconcile(settings, NOWHERE, sources=("files",)).differences == 0
+
+
+def export_text(rows: list[dict[str, str]], name: str, at: str) -> bytes:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "product_name": name, "updated_at": at} for row in rows)
+    return out.getvalue().encode()
 
 
 # -- as the live sources ------------------------------------------------------------------------------------------

@@ -86,6 +86,9 @@ def test_quarantine_above_the_threshold_is_found(settings: Settings) -> None:
     publish(settings, quiet)
     found = [item for item in doctor(settings, server_statuses=lambda _: []) if item.what.endswith("in quarantine")]
     assert [item.what for item in found] == ["oltp.device: 2 of the 100 rows of its newest load are in quarantine"]
+    told = "oltp.device: 2 of the 100 rows that were read are in quarantine"
+    assert status(settings).alerts == (told,)
+    assert status(settings).to_dict()["alerts"] == (told,)
 
 
 class Page(HTMLParser):

@@ -204,7 +204,7 @@ def ingest(
         settings = _settings()
         chosen = tuple(name for name in ALL_SOURCES if not source or name in {choice.value for choice in source})
         if reconcile:
-            _reconcile(settings, tuple(name for name in chosen if name != "files"), json_)
+            _reconcile(settings, chosen, json_)
             return
         with writer_lock(settings, "ingest"), console.progress(quiet=json_) as progress:
             if discard_pending:
@@ -336,7 +336,8 @@ def lake_unseal(
         with open_warehouse(_settings(), read_only=True) as connection:
             blocks = unseal(connection, file)
             first = next(blocks, b"")
-            with out.open("xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as plain:
+            descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as plain:
                 plain.write(first)
                 plain.writelines(blocks)
 
@@ -457,10 +458,12 @@ def _reconcile(settings: Settings, sources: tuple[SourceName, ...], as_json: boo
     from ingestion.reconcile import reconcile
     from warehouse import servers
     from warehouse.cli.summary import show_reconciliation
+    from warehouse.core.endpoints import Endpoints
     from warehouse.core.locks import writer_lock
 
     with writer_lock(settings, "reconcile"), console.progress(quiet=as_json) as progress:
-        result = reconcile(settings, servers.resolve(settings), sources=sources, progress=progress)
+        endpoints = servers.resolve(settings) if sources != ("files",) else Endpoints(None, None, None)
+        result = reconcile(settings, endpoints, sources=sources, progress=progress)
     show_reconciliation(result, as_json)
     if result.differences:
         raise typer.Exit(LoadIncomplete.exit_code)

@@ -174,7 +174,7 @@ class _Channel:
                 }
                 self.lake.seal(self.source, load.table.name, load_id, facts)
                 files, rows = tuple(load.counts.files), load.counts.landed_rows
-                landed.append(LandedTable(load.table, load_id, files, rows, unique_keys=True))
+                landed.append(LandedTable(load.table, load_id, files, rows, True, load.counts.late_rows))
         vault.store_entries(self.connection, "pending_vault")
         quarantine.store(self.connection)
         manifest.prepare(self.connection, self.run_id, [item.load for item in staged])
@@ -313,6 +313,10 @@ class _Channel:
 
     def _account(self, item: _Staged) -> None:
         self.report.files += 1
+        if late := item.load.counts.late_rows:
+            self.report.alerts.append(
+                f"{item.drop.label}: {late} rows are older than what has landed; they are history"
+            )
         name = f"{self.source}.{item.drop.table.name}"
         counts = self.report.tables.setdefault(name, Counts())
         for column in (
@@ -323,6 +327,7 @@ class _Channel:
             "quarantined_rows",
             "unknown_keys",
             "unknown_events",
+            "late_rows",
         ):
             setattr(counts, column, getattr(counts, column) + getattr(item.load.counts, column))
 
