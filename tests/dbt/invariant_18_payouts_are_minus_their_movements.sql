@@ -1,6 +1,6 @@
 -- A payout takes from the merchant's balance what its movements brought there: ledger leg = −sum of movements, in minor
--- units. What the source announced otherwise is flagged with exactly that difference, and is rare: more than ten payouts
--- and one percent of them would be our mistake.
+-- units. What the source announced otherwise is flagged with exactly that difference, and is rare: more than ten
+-- payouts and one percent of them would be our mistake.
 {{ config(tags=['invariant'], meta={'invariant': 18}) }}
 {%- set tolerated_payouts = 10 %}
 with
