@@ -118,7 +118,7 @@ def test_4_every_key_of_a_mart_is_tested_and_sees_a_stranger(
     for test in references:
         mart, column = _mart(test), test["column_name"]
         assert failing_rows(connection, test) == 0, test["name"]
-        stranger = "-99" if column.endswith("date_key") else "'stranger'"
+        stranger = "-99" if column.endswith(("date_key", "time_key")) else "'stranger'"
         plant(connection, f"update {mart} set {column} = {stranger} where rowid = (select min(rowid) from {mart})")
         assert failing_rows(connection, test) > 0, test["name"]
         # the next key is judged on good data again: facts refer to one another

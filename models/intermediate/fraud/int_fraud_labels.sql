@@ -197,11 +197,16 @@ labelled as (
     left join last_reviews on transactions.transaction_key = last_reviews.transaction_key
 ),
 
--- two disputes over the same money lose it once: no payment costs more than was captured
+-- two disputes over the same money lose it once: no payment costs more than was captured. It is recovered when no
+-- other dispute still wants it
 capped as (
     select
         *,
-        case when disputed_amount > exposure_amount then exposure_amount else disputed_amount end as gross_amount
+        case when disputed_amount > exposure_amount then exposure_amount else disputed_amount end as gross_amount,
+        case
+            when disputed_amount - won_amount > exposure_amount then exposure_amount
+            else disputed_amount - won_amount
+        end as net_amount
     from labelled
 ),
 
@@ -215,8 +220,7 @@ final as (
         label_source,
         review_result,
         cast(gross_amount as {{ type_money() }}) as gross_loss_amount,
-        cast(case when won_amount > gross_amount then gross_amount else won_amount end as {{ type_money() }})
-            as recovered_amount,
+        cast(gross_amount - net_amount as {{ type_money() }}) as recovered_amount,
         cast(fraud_reports_count as integer) as fraud_reports_count,
         cast(fraud_disputes_count as integer) as fraud_disputes_count,
         fraud_disputes_count > 0 as has_fraud_dispute,

@@ -401,7 +401,8 @@ final as (
         measured.fraud_dispute_amount as fraud_dispute_amount_reporting,
         cast(measured.fraud_reports + measured.disputes as bigint) as vamp_numerator,
         cast(measured.sales as bigint) as vamp_denominator,
-        {{ basis_points('measured.fraud_reports + measured.disputes', 'measured.sales') | indent(8) }} as vamp_ratio_bps,
+        {{ basis_points('measured.fraud_reports + measured.disputes', 'measured.sales') | indent(8) }}
+            as vamp_ratio_bps,
         cast(pivoted.vamp_threshold_bps as integer) as vamp_threshold_bps,
         pivoted.vamp_formula_version,
         coalesce(pivoted.vamp_status, 'not_in_force') as vamp_status,
