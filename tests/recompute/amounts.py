@@ -43,3 +43,10 @@ def converted(amount: int | None, rate: Decimal | None) -> int | None:
     with localcontext() as context:
         context.prec = 60
         return int((Decimal(amount) * rate).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+def minor(amount: int | None, exponent: int | None) -> int | None:
+    """Ten-thousandths in the smallest unit of a currency, half away from zero; None without an exponent."""
+    if amount is None or exponent is None:
+        return None
+    return int(Decimal(amount).scaleb(exponent - 4).quantize(Decimal(1), rounding=ROUND_HALF_UP))

@@ -30,6 +30,7 @@ SCHEMA = {
     "status": pl.String,
     "amount": pl.Int64,
     "created_at": pl.Datetime("us", "UTC"),
+    "zone": pl.String,
     "business_date": pl.Date,
 }
 KEY = ["source_system", "transaction_id"]
@@ -70,7 +71,7 @@ def unified(sources: Sources) -> pl.DataFrame:
     rows += [_of_document(document) for document in _latest(sources.documents["Transactions"])]
     for row in rows:
         zone = zones.of(row["merchant_id"], row["created_at"]) or row["zone"]
-        row["business_date"] = row["created_at"].astimezone(_zone(zone)).date()
+        row["business_date"] = local_date(row["created_at"], zone)
     return pl.DataFrame([{name: row.get(name) for name in SCHEMA} for row in rows], schema=SCHEMA, orient="row")
 
 
@@ -113,11 +114,12 @@ def _latest(documents: list[Row]) -> list[Row]:
     return list(latest.values())
 
 
-def _zone(name: Any) -> ZoneInfo:
+def local_date(moment: dt.datetime, zone: Any) -> dt.date:
+    """The calendar date in a zone; one that nobody knows counts as UTC."""
     try:
-        return ZoneInfo(name or "UTC")
+        return moment.astimezone(ZoneInfo(zone or "UTC")).date()
     except (ZoneInfoNotFoundError, ValueError):
-        return ZoneInfo("UTC")
+        return moment.astimezone(dt.UTC).date()
 
 
 def lives(payments: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from pymongo import MongoClient
 Row = dict[str, Any]
 
 TOPIC = "payments.transactions"
-TABLES = ("merchant", "transaction", "payment_method", "location")
+TABLES = ("currency", "location", "merchant", "payment_method", "transaction")
 COLLECTIONS = ("Transactions", "currency_exchange_rates")
 
 

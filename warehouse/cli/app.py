@@ -432,6 +432,45 @@ def query(
 
 
 @app.command()
+def metric(
+    names: Annotated[list[str] | None, typer.Argument(help="Metrics; none: list them with their definitions.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Group by a dimension; day … year is a time.")] = None,
+    where: Annotated[str | None, typer.Option(help="Condition on dimensions: \"currency_code = 'EUR'\".")] = None,
+    order: Annotated[list[str] | None, typer.Option(help="Order by a column; -NAME: descending.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+    saved: Annotated[str | None, typer.Option(help="A saved query, instead of all of these.")] = None,
+    dimensions: Annotated[bool, typer.Option("--dimensions", help="What these metrics can be grouped by.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Show the statement instead of running it.")] = False,
+    json_: Json = False,
+) -> None:
+    """Ask for a metric by its definition. A rate comes with its numerator and its denominator."""
+    with console.errors(json_):
+        from warehouse.cli.summary import show_definitions
+        from warehouse.metrics import Metrics
+        from warehouse.query import write
+
+        if saved is not None and (names or by or where or order or limit):
+            raise ConfigurationError("a saved query says itself what it asks", todo="give --saved NAME alone")
+        metrics = Metrics(_settings())
+        if saved is None and not names:
+            show_definitions(metrics, json_)
+            return
+        if dimensions:
+            found = [*metrics.dimensions(names or []), "day", "week", "month", "quarter", "year"]
+            console.print_json(found) if json_ else sys.stdout.write("\n".join(found) + "\n")
+            return
+        if saved is not None:
+            statement = metrics.saved_sql(saved)
+        else:
+            statement = metrics.sql(names or [], by=by or [], where=where, order=order or [], limit=limit)
+        if sql:
+            sys.stdout.write(statement + "\n")
+            return
+        with suppress(BrokenPipeError):
+            write(metrics.run(statement), "json" if json_ else "table", sys.stdout.buffer)
+
+
+@app.command()
 def status(json_: Json = False) -> None:
     """What is loaded, how fresh it is, how the last run went."""
     with console.errors(json_):

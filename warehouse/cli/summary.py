@@ -13,6 +13,7 @@ from warehouse.cli import console
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
 from warehouse.examples import run_examples
+from warehouse.metrics import Metrics
 from warehouse.report import RunReport
 from warehouse.status import Finding, Status
 
@@ -172,6 +173,17 @@ def show_status(status: Status, as_json: bool) -> None:
 def _shortened(cursor: str | None) -> str:
     """A cursor that fits a column: offsets as they are, times to the second."""
     return "" if cursor is None else cursor[:19] if "T" in cursor else cursor
+
+
+def show_definitions(metrics: Metrics, as_json: bool) -> None:
+    """What can be asked: metrics with their definitions, and saved queries."""
+    definitions = list(metrics.definitions.values())
+    saved = {name: str(query.description) for name, query in metrics.saved.items()}
+    if as_json:
+        console.print_json({"metrics": [found.to_dict() for found in definitions], "saved_queries": saved})
+        return
+    console.print_table("metrics", ("metric", "is"), [(found.name, found.description) for found in definitions])
+    console.print_table("saved queries", ("--saved", "is"), list(saved.items()))
 
 
 def show_findings(findings: list[Finding], as_json: bool) -> None:
