@@ -75,3 +75,16 @@
 {% macro interaction_event_types() -%}
     {{ return(['view', 'add_to_cart', 'checkout', 'purchase', 'search']) }}
 {%- endmacro %}
+
+
+{#- Milestones of a payment that must not come the other way round: (earlier, later). -#}
+{% macro milestone_order() -%}
+    {{ return([
+        ('attempted_at', 'authorized_at'),
+        ('authorized_at', 'captured_at'),
+        ('captured_at', 'first_refund_at'),
+        ('captured_at', 'dispute_opened_at'),
+        ('dispute_opened_at', 'dispute_won_at'),
+        ('dispute_opened_at', 'dispute_lost_at'),
+    ]) }}
+{%- endmacro %}

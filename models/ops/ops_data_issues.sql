@@ -188,8 +188,14 @@ occurrences as (
         source_system,
         seen_at
     from {{ issue }}
-    {{ 'union all' if not loop.last }}
+    union all
     {%- endfor %}
+    -- one row per payment or event that the payments' own rules object to
+    select
+        issue,
+        source_system,
+        seen_at
+    from {{ ref('int_payment_issues') }}
 ),
 
 final as (

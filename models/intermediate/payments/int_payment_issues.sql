@@ -1,5 +1,6 @@
 -- One row per issue and record it was found on: what the payments' own rules have to object, and when it landed.
 {%- set tolerance = var('clock_skew_tolerance_seconds', 60) %}
+{%- set steps = milestone_order() %}
 with
 
 changes as (
@@ -8,6 +9,15 @@ changes as (
         changed_at
     from {{ ref('int_status_history') }}
     where not is_legal_transition
+),
+
+milestones as (
+    select
+        transaction_key,
+        {%- for step in steps | sum(start=()) | unique %}
+        {{ step }}{{ ',' if not loop.last }}
+        {%- endfor %}
+    from {{ ref('int_transaction_milestones') }}
 ),
 
 transactions as (
@@ -42,6 +52,20 @@ found as (
         transactions.loaded_at as seen_at
     from changes
     inner join transactions on changes.transaction_key = transactions.transaction_key
+
+    union all
+
+    select
+        'milestones_out_of_order' as issue,
+        transactions.source_system,
+        transactions.transaction_id as natural_id,
+        transactions.loaded_at as seen_at
+    from milestones
+    inner join transactions on milestones.transaction_key = transactions.transaction_key
+    where
+        {%- for earlier, later in steps %}
+        {{ 'or ' if not loop.first }}milestones.{{ later }} < milestones.{{ earlier }}
+        {%- endfor %}
 
     union all
 

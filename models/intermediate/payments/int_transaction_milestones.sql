@@ -32,6 +32,8 @@ events as (
         event_id,
         transaction_key,
         dispute_id,
+        -- money that is told twice, under two event ids, moved once
+        coalesce(capture_id, refund_id, fee_id, event_id) as movement_id,
         event_type,
         currency_code,
         decline_code,
@@ -72,6 +74,14 @@ priced as (
         events.fraud_rule,
         events.review_result,
         case when events.currency_code = transactions.currency_code then abs(events.amount) end as amount,
+        case
+            when events.event_type in ('payment.captured', 'refund.succeeded', 'fee.charged')
+                then row_number() over (
+                    partition by events.transaction_key, events.event_type, events.movement_id
+                    order by events.occurred_at, events.event_id
+                )
+            else 1
+        end as telling,
         events.is_fraud,
         events.available_at,
         events.occurred_at
@@ -92,7 +102,8 @@ ranked as (
             order by occurred_at desc, event_id desc
         ) end as {{ column }}_recency,
         {%- endfor %}
-        amount,
+        case when telling = 1 then amount end as amount,
+        telling,
         is_fraud,
         available_at,
         occurred_at
@@ -107,7 +118,7 @@ milestones as (
         {%- endfor %}
         count(*) as events_count,
         sum(case when event_type = 'payment.attempted' then 1 else 0 end) as attempts_count,
-        sum(case when event_type = 'refund.succeeded' then 1 else 0 end) as refunds_count,
+        sum(case when event_type = 'refund.succeeded' and telling = 1 then 1 else 0 end) as refunds_count,
         sum(case when event_type = 'dispute.inquiry' then 1 else 0 end) as inquiries_count,
         sum(case when event_type = 'fraud.reported' then 1 else 0 end) as fraud_reports_count,
         {%- for column, event_type in {

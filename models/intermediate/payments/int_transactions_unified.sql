@@ -104,7 +104,12 @@ events as (
         event_type,
         currency_code,
         amount,
-        occurred_at
+        occurred_at,
+        -- a fee may be told twice, under two event ids: it is one fee
+        row_number() over (
+            partition by transaction_key, event_type, coalesce(fee_id, event_id)
+            order by occurred_at, event_id
+        ) as telling
     from {{ ref('int_payment_events_deduped') }}
     where
         transaction_key is not null
@@ -227,7 +232,9 @@ fees as (
         currency_code,
         cast(sum(amount) as {{ type_money() }}) as fee_amount
     from events
-    where event_type = 'fee.charged'
+    where
+        event_type = 'fee.charged'
+        and telling = 1
     group by transaction_key, currency_code
 ),
 
