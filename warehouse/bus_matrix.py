@@ -23,7 +23,7 @@ dimension; a name is the role in which it does. Where a dimension has a history,
 
 @dataclass(frozen=True)
 class BusMatrix:
-    """Facts × dimensions; a cell is empty where the two do not meet."""
+    """Facts by dimensions; a cell is empty where the two do not meet."""
 
     dimensions: tuple[str, ...]
     facts: tuple[str, ...]
@@ -81,7 +81,7 @@ def bus_matrix(manifest: Mapping[str, Any]) -> BusMatrix:
     return BusMatrix(
         dimensions=tuple(sorted({dimension for _, dimension in met})),
         facts=tuple(sorted(node["name"] for node in facts.values())),
-        grains={node["name"]: " × ".join(node["config"]["meta"]["grain"]) for node in facts.values()},
+        grains={node["name"]: " \N{MULTIPLICATION SIGN} ".join(node["config"]["meta"]["grain"]) for node in facts.values()},
         cells=cells,
     )
 

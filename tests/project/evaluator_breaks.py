@@ -17,7 +17,8 @@ def _model(manifest: Manifest, name: str) -> dict[str, Any]:
 
 
 def _any_source(manifest: Manifest) -> tuple[str, dict[str, Any]]:
-    return next(iter(manifest["sources"].items()))
+    key: str = next(iter(manifest["sources"]))
+    return key, manifest["sources"][key]
 
 
 def _add_model(manifest: Manifest, name: str, parents: list[str], **config: Any) -> str:

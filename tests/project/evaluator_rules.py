@@ -26,13 +26,13 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "int_column_classification": "it reads the project's own graph while dbt compiles",
     },
     "models_do_not_fan_out": {
-        "int_transaction_milestones": "what refunds and disputes came to per payment is said there; reports only sum it",
+        "int_transaction_milestones": "refunds and disputes of a payment are added up there; reports only sum it",
     },
     "concepts_are_not_rejoined": {
         "int_settlement_rates → fct_sales": "rates per pair of currencies and day; the fact reads one rate per payment",
-        "int_payment_compliance_daily → int_compliance_evidence": "counts per merchant and day beside each one's versions",
+        "int_payment_compliance_daily → int_compliance_evidence": "counts per merchant and day, beside their versions",
         "int_platform_measurements → int_compliance_evidence": "append-only: nothing may be carried through it",
-        "int_compliance_evidence → int_compliance_status": "of the manifest only the end of the last load is read again",
+        "int_compliance_evidence → int_compliance_status": "of the manifest only the last load's end is read again",
     },
     "models_do_not_join_too_much": {
         "int_entity_crosswalk": "the one place where every spelling of every source meets: a union, not a join",
