@@ -81,7 +81,9 @@ def bus_matrix(manifest: Mapping[str, Any]) -> BusMatrix:
     return BusMatrix(
         dimensions=tuple(sorted({dimension for _, dimension in met})),
         facts=tuple(sorted(node["name"] for node in facts.values())),
-        grains={node["name"]: " \N{MULTIPLICATION SIGN} ".join(node["config"]["meta"]["grain"]) for node in facts.values()},
+        grains={
+            node["name"]: " \N{MULTIPLICATION SIGN} ".join(node["config"]["meta"]["grain"]) for node in facts.values()
+        },
         cells=cells,
     )
 

@@ -59,6 +59,12 @@ def test_the_bus_matrix_is_the_project_s(manifest: Manifest) -> None:
     assert page == bus_matrix(manifest).markdown(), "run `warehouse bus-matrix > docs/bus-matrix.md`"
 
 
+def test_the_catalogue_names_every_fact_and_report(manifest: Manifest) -> None:
+    page = (PROJECT_ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
+    names = {model["name"] for model in rules.models(manifest) if rules.layer(model) in {"fact", "reporting"}}
+    assert not {name for name in names if f"`{name}`" not in page}
+
+
 def test_the_bus_matrix_knows_roles_and_versions(manifest: Manifest) -> None:
     matrix = bus_matrix(manifest)
     assert matrix.cells["fct_sales", "dim_date"] == "business date, captured date"
