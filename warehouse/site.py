@@ -5,6 +5,7 @@ Plain HTML and CSS, nothing loaded from elsewhere, no row of data: names, counts
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from warehouse.bus_matrix import bus_matrix
 from warehouse.core.database import open_warehouse
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
@@ -50,7 +52,7 @@ class Layer:
 
 
 def build_site(settings: Settings, progress: Progress = silent, *, run: Mapping[str, Any] | None = None) -> Path:
-    """Write `index.html` and put dbt's static docs beside it; the data docs are there already.
+    """Write `index.html` and the bus matrix, put dbt's static docs beside them; the data docs are there already.
 
     Args:
         settings: whose warehouse.
@@ -66,6 +68,12 @@ def build_site(settings: Settings, progress: Progress = silent, *, run: Mapping[
     if static_docs.exists():
         progress("dbt docs")
         shutil.copyfile(static_docs, home.site / "docs.html")
+    manifest = home.dbt_target / "manifest.json"
+    if manifest.exists():
+        progress("bus matrix")
+        matrix = bus_matrix(json.loads(manifest.read_text(encoding="utf-8")))
+        text = _environment().get_template("bus_matrix.html").render(matrix=matrix)
+        (home.site / "bus_matrix.html").write_text(text, encoding="utf-8")
     progress("counting rows")
     with open_warehouse(settings, read_only=True) as connection:
         layers = _layers(count_rows(connection))
@@ -79,6 +87,7 @@ def build_site(settings: Settings, progress: Progress = silent, *, run: Mapping[
             run=run or now.last_run,
             layers=layers,
             has_docs=(home.site / "docs.html").exists(),
+            has_bus_matrix=(home.site / "bus_matrix.html").exists(),
             built_at=datetime.now(UTC),
         )
     )

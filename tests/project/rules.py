@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.project.evaluator_rules import EVALUATOR_RULES
+
 Manifest = dict[str, Any]
 Rule = Callable[[Manifest], Iterator[str]]
 
@@ -234,6 +236,7 @@ RULES: list[Rule] = [
     reports_are_exposed,
     sql_has_no_star_or_right_join,
     no_engine_outside_its_macros,
+    *EVALUATOR_RULES,
 ]
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from tests.conftest import MakeSettings
 from tests.project import rules
+from tests.project.evaluator_breaks import EVALUATOR_BREAKS
+from warehouse.bus_matrix import bus_matrix
 from warehouse.core.settings import PROJECT_ROOT
 from warehouse.dbt import dbt_environment, ensure_profiles
 
@@ -50,6 +52,24 @@ def test_the_project_keeps_the_rule(manifest: Manifest, rule: rules.Rule) -> Non
 def test_parsing_warns_of_nothing(parsed: tuple[Manifest, str]) -> None:
     assert "deprecat" not in parsed[1].lower()
     assert "warning" not in parsed[1].lower()
+
+
+def test_the_bus_matrix_is_the_project_s(manifest: Manifest) -> None:
+    page = (PROJECT_ROOT / "docs" / "bus-matrix.md").read_text(encoding="utf-8")
+    assert page == bus_matrix(manifest).markdown(), "run `warehouse bus-matrix > docs/bus-matrix.md`"
+
+
+def test_the_catalogue_names_every_fact_and_report(manifest: Manifest) -> None:
+    page = (PROJECT_ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
+    names = {model["name"] for model in rules.models(manifest) if rules.layer(model) in {"fact", "reporting"}}
+    assert not {name for name in names if f"`{name}`" not in page}
+
+
+def test_the_bus_matrix_knows_roles_and_versions(manifest: Manifest) -> None:
+    matrix = bus_matrix(manifest)
+    assert matrix.cells["fct_sales", "dim_date"] == "business date, captured date"
+    assert matrix.cells["fct_sales", "dim_customer"] == "● ◆"
+    assert ("fct_sales", "dim_compliance") not in matrix.cells
 
 
 def test_key_material_is_not_in_the_manifest(manifest: Manifest, make_settings: MakeSettings, tmp_path: Path) -> None:
@@ -174,6 +194,7 @@ BREAKS: list[tuple[rules.Rule, Callable[[Manifest], None]]] = [
     (rules.sql_has_no_star_or_right_join, break_join),
     (rules.sql_has_no_star_or_right_join, break_group_by),
     (rules.no_engine_outside_its_macros, break_engine),
+    *EVALUATOR_BREAKS,
 ]
 
 

@@ -416,6 +416,22 @@ def site(json_: Json = False) -> None:
             console.out.print(f"the site is at {path}")
 
 
+@app.command(name="bus-matrix")
+def bus_matrix() -> None:
+    """Print which fact joins which dimension, as Markdown, from the models as they are."""
+    with console.errors():
+        import json
+
+        from warehouse.bus_matrix import bus_matrix as read
+        from warehouse.core.paths import Home
+        from warehouse.dbt import run_dbt
+
+        settings = _settings()
+        run_dbt(settings, ["parse"])
+        manifest = json.loads((Home.of(settings).dbt_target / "manifest.json").read_text(encoding="utf-8"))
+        typer.echo(read(manifest).markdown(), nl=False)
+
+
 @app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="SQL on the published warehouse; `-` reads it from standard input.")],
