@@ -100,7 +100,6 @@ def test_a_restarted_postgres(landed: World, world: World) -> None:
 @pytest.mark.parametrize("fault", [pytest.param(fault, marks=pytest.mark.slow) for fault in ("stepdown", "restart")])
 def test_mongod_steps_down_or_restarts_mid_read(landed: World, world: World, fault: str) -> None:
     naive = world.naive_documents(**({"goes_on": True} if fault == "restart" else {}))
-    world.documents.Transactions.update_many({}, {"$currentDate": {"date.updated": True}})
     start = datetime.now(UTC)
     world.documents.Transactions.insert_many(
         {"transaction_id": f"{fault}{n}", "amount": n, "date": {"updated": start + timedelta(seconds=n)}}

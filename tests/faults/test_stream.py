@@ -258,8 +258,7 @@ def test_a_topic_made_anew(stream: Stream, count: int, fault: str) -> None:
         assert stream.ingest(full=True).total("landed_rows") == count
         stream.assert_whole()
     else:
-        naive.cursor = None  # its offset is out of range: auto.offset.reset = earliest
-        naive.run()
+        naive.rows += reset_to_the_earliest(stream, naive.cursor + 1)
         shows("topic made anew, with fewer messages", naive, at_least=4)
         report = stream.ingest(full=True)
         assert (report.total("landed_rows"), report.total("deleted_rows")) == (count, 10 - count)
@@ -278,7 +277,7 @@ def test_messages_that_retention_took(stream: Stream, monkeypatch: pytest.Monkey
         for message in messages(stream.bootstrap, stream.topic)
     ]
     dropped_below = 15
-    if not really_dropped(stream, dropped_below):
+    if not (really := really_dropped(stream, dropped_below)):
         # the embedded broker keeps everything: what it says of the beginning is changed, for both
         watermarks = Topics._watermarks
         monkeypatch.setattr(
@@ -294,9 +293,31 @@ def test_messages_that_retention_took(stream: Stream, monkeypatch: pytest.Monkey
     assert stream.world.state("stream")["payments_transactions"]["offsets"] == {"0": 25}
     assert reconcile(stream.world.settings, stream.world.endpoints, sources=("stream",)).differences == 0
 
-    naive.cursor = dropped_below - 1  # its offset is out of range: it starts at what is left
-    naive.run()
+    if really:
+        naive.rows += reset_to_the_earliest(stream, naive.cursor + 1)
+    else:
+        naive.cursor = dropped_below - 1  # where such a consumer would go on
+        naive.run()
     shows("messages dropped by retention", naive, harm=naive.against(truth), at_least=10)
+
+
+def reset_to_the_earliest(stream: Stream, offset: int) -> list[tuple[str, str]]:
+    """What a consumer of that setting is given when it asks for an offset that is not there."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": stream.bootstrap,
+            "group.id": "naive",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+    )
+    try:
+        consumer.assign([TopicPartition(stream.topic, 0, offset)])
+        found = [each for each in consumer.consume(100, timeout=5) if each.error() is None]
+        return [(f"{each.partition()}|{each.offset()}", event_text(each.value())) for each in found]
+    finally:
+        consumer.close()
 
 
 def really_dropped(stream: Stream, below: int) -> bool:
