@@ -51,6 +51,18 @@ SETTLEMENT = f"{PAYMENTS}/int_settlement_rates.sql"
 CROSSWALK = "models/intermediate/entities/int_entity_crosswalk.sql"
 SALES = "models/marts/fact/fct_sales.sql"
 FRAUD = "models/marts/fact/fct_fraud.sql"
+LABELS = "models/intermediate/fraud/int_fraud_labels.sql"
+REFUNDS = f"{PAYMENTS}/int_refunds.sql"
+DISPUTES = f"{PAYMENTS}/int_disputes.sql"
+PAYOUTS = f"{PAYMENTS}/int_payouts.sql"
+LEDGER = f"{PAYMENTS}/int_ledger_entries.sql"
+SALES_REFUNDS = "models/marts/fact/fct_refund.sql"
+DISPUTE_EVENTS = "models/marts/fact/fct_dispute_event.sql"
+BALANCES = "models/marts/fact/fct_merchant_balance_daily.sql"
+RECONCILIATION = "models/marts/reporting/rpt_payout_reconciliation.sql"
+SCHEMES = "models/marts/reporting/rpt_scheme_monitoring.sql"
+ACCEPTANCE = "models/marts/reporting/rpt_acceptance.sql"
+FRAUD_LOSS = "models/marts/reporting/rpt_fraud_loss.sql"
 OVERVIEW = "models/marts/reporting/rpt_daily_overview.sql"
 VERSIONS = "macros/modelling/versions.sql"
 VOCABULARY = "macros/modelling/vocabulary.sql"
@@ -314,10 +326,34 @@ FAULTS = (
         "a payment without a fee has an unknown fee",
     ),
     ModelFault(
-        FRAUD,
-        "            when milestones.has_fraud_dispute and milestones.dispute_won_at is not null then 'legitimate'\n",
+        LABELS,
+        "            when dispute_totals.is_every_dispute_won then 'legitimate'\n",
         "",
         "a dispute that was won still confirms fraud",
+    ),
+    ModelFault(
+        LABELS,
+        "                then least(\n",
+        "                then greatest(\n",
+        "a label is known later than it was",
+    ),
+    ModelFault(
+        LABELS,
+        "min(case when is_won then 1 else 0 end) = 1 as is_every_dispute_won",
+        "max(case when is_won then 1 else 0 end) = 1 as is_every_dispute_won",
+        "one dispute that was won clears the payment of all",
+    ),
+    ModelFault(
+        LABELS,
+        "coalesce(label = 'fraud' and label_source != 'review', false) as is_confirmed_fraud",
+        "coalesce(label = 'fraud', false) as is_confirmed_fraud",
+        "our own reviewer confirms fraud",
+    ),
+    ModelFault(
+        LABELS,
+        "max(case when events.is_fraud then 1 else 0 end) as is_fraud",
+        "1 as is_fraud",
+        "every dispute claims fraud",
     ),
     ModelFault(
         FRAUD,
@@ -327,21 +363,75 @@ FAULTS = (
     ),
     ModelFault(
         FRAUD,
-        "then least(\n",
-        "then greatest(\n",
-        "a label is known later than it was",
-    ),
-    ModelFault(
-        FRAUD,
-        "coalesce(converted.label = 'fraud', false) as is_confirmed_fraud",
-        "converted.is_blocked or coalesce(converted.label = 'fraud', false) as is_confirmed_fraud",
-        "a detection is taken for a confirmation",
-    ),
-    ModelFault(
-        FRAUD,
-        "converted.three_ds_outcome in ('authenticated', 'attempted')",
-        "converted.three_ds_outcome in ('authenticated', 'attempted', 'exempted')",
+        "milestones.three_ds_outcome in ('authenticated', 'attempted')",
+        "milestones.three_ds_outcome in ('authenticated', 'attempted', 'exempted')",
         "an exemption that we asked for shifts the liability",
+    ),
+    ModelFault(
+        REFUNDS,
+        "case when is_succeeded and not has_currency_mismatch then amount else 0 end as counted_amount",
+        "case when not has_currency_mismatch then amount else 0 end as counted_amount",
+        "a refund that failed uses up the capture",
+    ),
+    ModelFault(
+        REFUNDS,
+        "left join transactions on decided.transaction_key",
+        "inner join transactions on decided.transaction_key",
+        "a refund of a payment nobody knows is dropped",
+    ),
+    ModelFault(
+        DISPUTES,
+        "coalesce(won_at is not null and (lost_at is null or won_at >= lost_at), false) as is_won",
+        "coalesce(won_at is not null, false) as is_won",
+        "told both ways, the win counts even where the loss came later",
+    ),
+    ModelFault(
+        PAYOUTS,
+        "case when gathered.failed_event_id is null then 'paid' else 'failed' end as payout_status",
+        "'paid' as payout_status",
+        "a payout that the bank sent back stays paid",
+    ),
+    ModelFault(
+        LEDGER,
+        "    where is_succeeded\n",
+        "    where is_succeeded or not is_succeeded\n",
+        "failed refunds are booked",
+    ),
+    ModelFault(
+        LEDGER,
+        "    where paid_event_id is not null\n),",
+        "    where paid_event_id is not null or failed_event_id is not null\n),",
+        "a payout that nobody announced is booked",
+    ),
+    ModelFault(
+        SALES_REFUNDS,
+        "case when refunds.is_succeeded then -refunds.amount else 0 end as signed_amount",
+        "case when refunds.is_succeeded then refunds.amount else 0 end as signed_amount",
+        "refunds bring money in",
+    ),
+    ModelFault(
+        SALES_REFUNDS,
+        "amount_reporting_at_payment_rate - amount_reporting end",
+        "amount_reporting - amount_reporting_at_payment_rate end",
+        "a loss on exchange is a gain",
+    ),
+    ModelFault(
+        DISPUTE_EVENTS,
+        "when events.event_id = disputes.won_event_id then disputes.returned_amount",
+        "when events.event_id = disputes.lost_event_id then disputes.returned_amount",
+        "a win brings nothing back",
+    ),
+    ModelFault(
+        BALANCES,
+        "    where ledger_account = 'merchant_balance'\n",
+        "    where ledger_account in ('merchant_balance', 'bank')\n",
+        "what left our bank is still the merchant's",
+    ),
+    ModelFault(
+        BALANCES,
+        "cast(running.closing_amount - running.net_movement_amount as decimal(38, 4)) as opening_amount",
+        "running.closing_amount as opening_amount",
+        "a day opens at its own close",
     ),
     # --- reports
     ModelFault(
@@ -380,6 +470,66 @@ FAULTS = (
         "k=1",
         "small groups are published",
         models=("rpt_daily_overview",),
+    ),
+    ModelFault(
+        RECONCILIATION,
+        "sum(case when not has_currency_mismatch then amount end) as movements_amount",
+        "sum(amount) as movements_amount",
+        "movements in another currency are added to the payout's",
+    ),
+    ModelFault(
+        RECONCILIATION,
+        "when compared.unknown_movements_count > 0 then 'unknown_movements'",
+        "when compared.unknown_movements_count > 1 then 'unknown_movements'",
+        "one unknown movement is not noticed",
+    ),
+    ModelFault(
+        RECONCILIATION,
+        "    where settlements.is_successful\n",
+        "    where true\n",
+        "a failed payout is replaced by another failed one",
+    ),
+    ModelFault(
+        SCHEMES,
+        "when 'prior_month_sales' then measured.prior_month_sales",
+        "when 'prior_month_sales' then measured.sales",
+        "chargebacks are divided by this month's sales",
+    ),
+    ModelFault(
+        SCHEMES,
+        "and numerator * 10000 >= ratio_from_bps * denominator",
+        "and numerator * 10000 > ratio_from_bps * denominator",
+        "a ratio exactly at the threshold is within",
+    ),
+    ModelFault(
+        SCHEMES,
+        "when 'fraud_reports_and_disputes' then measured.fraud_reports + measured.disputes",
+        "when 'fraud_reports_and_disputes' then measured.disputes",
+        "fraud reports do not count for VAMP",
+    ),
+    ModelFault(
+        ACCEPTANCE,
+        "attempts - blocked_attempts - incomplete_attempts as authorization_denominator_raw",
+        "attempts - blocked_attempts as authorization_denominator_raw",
+        "incomplete 3-D Secure lowers the authorization rate",
+    ),
+    ModelFault(
+        FRAUD_LOSS,
+        "left join fraud on sales.transaction_key",
+        "inner join fraud on sales.transaction_key",
+        "a payment without a fraud row is no volume",
+    ),
+    ModelFault(
+        "models/marts/reporting/rpt_dispute_activity.sql",
+        "sum(case when calendar.first_of_week = charge_weeks.charge_week then 1 else 0 end)",
+        "sum(1)",
+        "dispute rate and dispute activity are one",
+    ),
+    ModelFault(
+        "models/marts/reporting/rpt_tra_reference.sql",
+        "{{ days_between('first_day', 'date_day') }} >= 89",
+        "{{ days_between('first_day', 'date_day') }} >= 90",
+        "the rolling window is a day too long",
     ),
 )
 """At least thirty, by the design."""

@@ -17,7 +17,7 @@ KNOWN_TYPES = {
     "fee.charged",
 }  # fmt: skip
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "event_id": pl.String,
     "event_type": pl.String,
     "source_system": pl.String,

@@ -20,7 +20,7 @@ CAPTURED = AUTHORIZED - {"authorized"}
 SPELLING = re.compile(r"(CUST|CUSTOMER|MERCH|MERCHANT)0*(\d+)", re.IGNORECASE)
 FULL_WORD = {"CUST": "CUSTOMER", "MERCH": "MERCHANT"}
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "source_system": pl.String,
     "transaction_id": pl.String,
     "merchant_id": pl.String,

@@ -14,7 +14,7 @@ GRAIN = ("payout_id",)
 def recompute(sources: Sources) -> list[Row]:
     """The report, with money as `Decimal`."""
     ledger = Ledger(sources)
-    known = {found.movement_id: found for found in ledger.movements if found.movement_id}
+    known: dict[str | None, Movement] = {found.movement_id: found for found in ledger.movements if found.movement_id}
     digits = exponents(sources)
     names = {canonical(row["merchant_id"]): row["trade_name"] for row in sources.tables["merchant"]}
     paying: dict[str, list[Payout]] = {}

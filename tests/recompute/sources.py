@@ -72,10 +72,10 @@ def _read_topic(bootstrap: str) -> list[Row]:
                 for message in consumer.consume(500, timeout=0.5):
                     assert message.error() is None
                     produced = dt.datetime.fromtimestamp(message.timestamp()[1] / 1000, dt.UTC)
-                    value = json.loads(message.value())
+                    value = json.loads(message.value() or b"")
                     place = {"_partition": partition, "_offset": message.offset(), "_produced_at": produced}
                     messages.append(value | place)
-                    position = message.offset() + 1
+                    position = int(message.offset() or 0) + 1
     finally:
         consumer.close()
     return messages
