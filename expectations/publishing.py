@@ -25,7 +25,9 @@ from expectations.rules import (
 )
 from warehouse.core.settings import CATALOG
 
-MEMBER_KEY = "[0-9a-f]{32}|-[123]"
+MD5 = "[0-9a-f]{32}"
+OBJECT_ID = "[0-9a-f]{24}"
+MEMBER_KEY = f"{MD5}|-[123]"
 """md5 text, or a default member: -1 unknown, -2 not applicable, -3 erased."""
 
 MAX_UNKNOWN_SHARE = 0.02
@@ -41,17 +43,45 @@ GRAINS: dict[str, tuple[str, ...]] = {
     "dim_customer_history": ("customer_version_key",),
     "dim_date": ("date_key",),
     "dim_device": ("device_key",),
+    "dim_fraud_rule": ("fraud_rule_key",),
     "dim_location": ("location_key",),
     "dim_merchant": ("merchant_key",),
     "dim_merchant_history": ("merchant_version_key",),
     "dim_payment_method": ("payment_method_key",),
+    "dim_payment_profile": ("payment_profile_key",),
     "dim_product": ("product_key",),
     "dim_product_history": ("product_version_key",),
     "dim_status": ("status_key",),
+    "dim_time": ("time_key",),
+    "fct_balance_movement": ("balance_movement_key",),
+    "fct_compliance_status": ("subject_type", "subject_id", "compliance_key", "business_date_key"),
+    "fct_dispute_event": ("dispute_event_key",),
+    "fct_error": ("error_key",),
     "fct_exchange_rate": ("currency_code", "rate_date"),
+    "fct_feedback": ("feedback_key",),
     "fct_fraud": ("source_system", "transaction_id"),
+    "fct_fraud_assessment": ("assessment_key",),
+    "fct_interaction": ("interaction_key",),
+    "fct_merchant_balance_daily": ("merchant_key", "currency_code", "business_date"),
+    "fct_payment_attempt": ("attempt_key",),
+    "fct_payment_lifecycle": ("source_system", "transaction_id"),
+    "fct_refund": ("refund_key",),
     "fct_sales": ("source_system", "transaction_id"),
+    "fct_settlement": ("settlement_key",),
+    "rpt_acceptance": ("business_date_key", "country_key", "card_brand", "merchant_category_group"),
+    "rpt_balance_change": ("merchant_key", "currency_code", "month_start_date"),
+    "rpt_cohort_retention": ("cohort_month", "months_since"),
+    "rpt_compliance_scorecard": ("as_of_date", "compliance_key", "subject_type"),
+    "rpt_customer_overview": ("country_code", "age_band", "kyc_status"),
     "rpt_daily_overview": ("business_date", "currency_code", "source_system"),
+    "rpt_dispute_activity": ("first_of_week",),
+    "rpt_dispute_vintage": ("charge_month", "months_since"),
+    "rpt_fraud_loss": ("business_month", "source_system", "merchant_category_group"),
+    "rpt_merchant_overview": ("merchant_key", "month_start", "currency_code"),
+    "rpt_payout_reconciliation": ("payout_id",),
+    "rpt_product_sales": ("product_key", "month_start", "currency_code"),
+    "rpt_scheme_monitoring": ("merchant_key", "card_scheme", "business_month"),
+    "rpt_tra_reference": ("as_of_date_key", "value_up_to_eur"),
 }
 """The marts that must be there, and what makes their rows unique."""
 
@@ -265,8 +295,10 @@ def _generated(table: str, columns: dict[str, str]) -> list[Expectation]:
                 rules.append(not_null(column))
             if sql_type == "VARCHAR":
                 rules.append(matches(column, MEMBER_KEY))
+        elif column == "row_version":
+            rules.append(matches(column, MD5))
         elif sql_type == "VARCHAR":
-            rules.append(no_personal_text(column))
+            rules.append(no_personal_text(column, but=OBJECT_ID if column == "document_id" else None))
     if table.startswith("dim_"):
         rules.append(_not_empty())
     return rules

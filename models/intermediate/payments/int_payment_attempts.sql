@@ -118,7 +118,7 @@ final as (
     select
         {{ hash_key(['judged.transaction_key', 'judged.attempt_id']) }} as attempt_key,
         judged.transaction_key,
-        judged.transaction_key as retry_group,
+        judged.transaction_key as retry_group_key,
         judged.source_system,
         judged.transaction_id,
         judged.attempt_id,
