@@ -66,7 +66,7 @@ def compact(
                 continue
             size = sum(load.size for load in small)
             progress(f"compact: {table.qualified}, {len(small)} loads, {size:,} bytes")
-            erased = _one(connection, f"select count(*) from {_erased_versions(connection, table, small)}")
+            erased = _count_erased(connection, table, small)
             if not dry_run:
                 _replace(connection, lake, table, small, "true")
             done.append(Housekeeping(table.qualified, len(sealed), len(sealed) - len(small) + 1, size, erased))
@@ -151,9 +151,11 @@ def _replace(
     lake.discard_replaced(table.source, table.name)
 
 
-def _erased_versions(connection: duckdb.DuckDBPyConnection, table: Table, loads: Sequence[SealedLoad]) -> str:
-    erased = erased_sql(connection, table) or "false"
-    return f"({loads_sql(connection, table, loads)}) as version where {erased}"
+def _count_erased(connection: duckdb.DuckDBPyConnection, table: Table, loads: Sequence[SealedLoad]) -> int:
+    erased = erased_sql(connection, table)
+    if erased is None:
+        return 0
+    return _one(connection, f"select count(*) from ({loads_sql(connection, table, loads)}) as version where {erased}")
 
 
 def _written_sql(table: Table, path: LakePath) -> str:
