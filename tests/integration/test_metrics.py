@@ -18,6 +18,7 @@ from warehouse.metrics import Metrics
 from warehouse.query import QueryError, run_query
 
 OVERVIEW, SALES, FRAUD = "rpt_daily_overview", "fct_sales", "fct_fraud"
+DISPUTES, SCHEMES, LIFECYCLE = "rpt_dispute_activity", "rpt_scheme_monitoring", "fct_payment_lifecycle"
 BY_HAND = {
     "payments": (SALES, "count(*)"),
     "attempts": (OVERVIEW, "sum(attempts)"),
@@ -37,12 +38,23 @@ BY_HAND = {
         OVERVIEW,
         "sum(captured_amount_reporting) - sum(refunded_amount_reporting) - sum(dispute_lost_amount_reporting)",
     ),
-    "confirmed_fraud_payments": (FRAUD, "count(*) filter (label = 'fraud')"),
+    "confirmed_fraud_payments": (FRAUD, "count(*) filter (is_confirmed_fraud)"),
     "gross_fraud_loss": (FRAUD, "sum(gross_loss_amount_reporting)"),
     "recovered_fraud_loss": (FRAUD, "sum(recovered_amount_reporting)"),
     "net_fraud_loss": (FRAUD, "sum(gross_loss_amount_reporting) - sum(recovered_amount_reporting)"),
     "labelled_blocks": (FRAUD, "count(*) filter (decision = 'block' and label in ('fraud', 'legitimate'))"),
     "false_blocks": (FRAUD, "count(*) filter (decision = 'block' and label = 'legitimate')"),
+}
+WITHOUT_CURRENCY = {
+    "charges": (DISPUTES, "sum(charges)"),
+    "opened_disputes": (DISPUTES, "sum(disputes_opened)"),
+    "disputed_charges": (DISPUTES, "sum(disputes_on_charges)"),
+    "cases": (SCHEMES, "sum(fraud_reports + disputes)"),
+    "card_sales": (SCHEMES, "sum(sales)"),
+    "chargebacks": (SCHEMES, "sum(disputes)"),
+    "prior_card_sales": (SCHEMES, "sum(prior_month_sales)"),
+    "settlement_seconds": (LIFECYCLE, "sum(epoch(available_at) - epoch(captured_at))::bigint"),
+    "settled_payments": (LIFECYCLE, "count(*) filter (available_at is not null and captured_at is not null)"),
 }
 RATES = {
     "authorization_rate": ("authorized_payments", "asked_payments"),
@@ -51,11 +63,20 @@ RATES = {
     "block_rate": ("blocked_payments", "payments"),
     "take_rate": ("fees", "captured_volume"),
     "false_block_share": ("false_blocks", "labelled_blocks"),
+    "dispute_activity": ("opened_disputes", "charges"),
+    "dispute_rate": ("disputed_charges", "charges"),
+    "vamp_ratio": ("cases", "card_sales"),
+    "ecm_ratio": ("chargebacks", "prior_card_sales"),
+    "settlement_lag": ("settlement_seconds", "settled_payments"),
 }
+EVERY = BY_HAND | WITHOUT_CURRENCY
 MONTH = {
     OVERVIEW: "date_trunc('month', business_date)",
     SALES: "date_trunc('month', business_date)",
     FRAUD: "date_trunc('month', event_at_utc)",
+    DISPUTES: "date_trunc('month', first_of_week)",
+    SCHEMES: "business_month",
+    LIFECYCLE: "date_trunc('month', captured_at)",
 }
 
 Rows = list[dict[str, Any]]
@@ -76,7 +97,7 @@ def ask(metrics: Metrics) -> Callable[..., Rows]:
 
 
 def test_every_metric_is_described_and_written_by_hand(metrics: Metrics) -> None:
-    assert set(metrics.definitions) == BY_HAND.keys() | RATES.keys()
+    assert set(metrics.definitions) == EVERY.keys() | RATES.keys()
     assert all(definition.description for definition in metrics.definitions.values())
 
 
@@ -93,12 +114,24 @@ def test_a_metric_equals_the_statement_written_by_hand(name: str, company: Setti
     assert [list(row.values()) for row in _dated(found)] == [list(row.values()) for row in by_hand]
 
 
+@pytest.mark.parametrize("name", WITHOUT_CURRENCY)
+def test_a_metric_of_no_currency_equals_the_statement_written_by_hand(
+    name: str, company: Settings, ask: Callable[..., Rows]
+) -> None:
+    table, expression = WITHOUT_CURRENCY[name]
+    by_hand = run_query(
+        company, f"select {MONTH[table]}::date as month, {expression} as value from {table} group by 1 order by 1"
+    ).to_pylist()
+    assert by_hand
+    assert [list(row.values()) for row in _dated(ask(name, by=["month"]))] == [list(row.values()) for row in by_hand]
+
+
 @pytest.mark.parametrize("name", RATES)
 def test_a_rate_brings_what_it_is_made_of(name: str, company: Settings, ask: Callable[..., Rows]) -> None:
     (row,) = ask(name)
     numerator, denominator = RATES[name]
     assert list(row) == [numerator, denominator, name]
-    table, expression = BY_HAND[numerator]
+    table, expression = EVERY[numerator]
     assert run_query(company, f"select {expression} as value from {table}").to_pylist() == [{"value": row[numerator]}]
     expected = None if not row[denominator] else float(row[numerator]) / float(row[denominator])
     assert row[name] == (None if expected is None else pytest.approx(expected, rel=1e-12))
@@ -177,7 +210,7 @@ def test_the_command(company: Settings, monkeypatch: pytest.MonkeyPatch) -> None
         assert "select" in run(app, ["metric", "take_rate", "--by", "month", "--sql"]).output.lower()
         assert "country__region" in run(app, ["metric", "take_rate", "--dimensions"]).output
         listed = json.loads(run(app, ["metric", "--json"]).output)
-        assert {found["name"] for found in listed["metrics"]} == BY_HAND.keys() | RATES.keys()
+        assert {found["name"] for found in listed["metrics"]} == EVERY.keys() | RATES.keys()
         assert "Authorized" in run(app, ["metric"]).output
         assert json.loads(run(app, ["metric", "--saved", "volume_by_month", "--json"]).output)
         refused = run(app, ["metric", "take_rate", "--saved", "volume_by_month"])
