@@ -33,7 +33,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "concepts_are_not_rejoined": {
         "int_transaction_inputs → int_transactions_unified": "it says which payments changed, and carries nothing else",
         "int_sales_inputs → fct_sales": "it says which payments changed, and carries nothing else",
-        "int_settlement_rates → fct_sales": "a rate per day and pair of currencies: no payment can be carried through it",
+        "int_settlement_rates → fct_sales": "a rate per day and pair of currencies carries no payment",
         "int_payment_issues → ops_data_issues": "a union of counts: what it does not list is counted at its own model",
         "int_fraud_labels → fct_fraud": "labels of a payment beside its 3-D Secure outcome and milestones",
         "int_payment_attempts → fct_payment_attempt": "of the payment only what the attempt's events do not tell",
