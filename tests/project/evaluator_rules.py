@@ -27,12 +27,14 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "int_column_classification": "it reads the project's own graph while dbt compiles",
     },
     "models_do_not_fan_out": {
+        "int_transaction_milestones": "refunds and disputes of a payment are added up there; reports only sum it",
         "int_transactions_unified": "the payment: what ends the graph counts, flags or scores it, each in its own way",
         "int_payment_events_deduped": "the event: reports of disputes and schemes and the ops counts all begin here",
     },
     "concepts_are_not_rejoined": {
         "int_transaction_inputs → int_transactions_unified": "it says which payments changed, and carries nothing else",
         "int_sales_inputs → fct_sales": "it says which payments changed, and carries nothing else",
+        "int_settlement_rates → fct_sales": "rates per pair of currencies and day; the fact reads one rate per payment",
         "int_fraud_labels → fct_fraud": "labels of a payment beside its 3-D Secure outcome and milestones",
         "int_payment_attempts → fct_payment_attempt": "of the payment only what the attempt's events do not tell",
         "int_status_history → int_payment_issues": "a union of issues, each over one or two models",
