@@ -20,6 +20,7 @@ from expectations.rules import (
     not_in_future,
     not_null,
     one_of,
+    rarely,
     returns_nothing,
     unique,
 )
@@ -171,7 +172,7 @@ BUSINESS_RULES: dict[str, tuple[Expectation, ...]] = {
             " where mart.amount is distinct from landed.amount limit 1",
             column="amount",
         ),
-        never(
+        rarely(
             "no more decimals than the currency has",
             "(amount * 10000)::hugeint % power(10, 4 - currency_exponent)::hugeint <> 0",
             column="amount",

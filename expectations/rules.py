@@ -25,6 +25,10 @@ COUNTRY = "[A-Z]{2}"
 CLOCK_SKEW = "interval 1 day"
 """How far in the future a source's clock may be."""
 
+TOLERATED_SHARE = 0.001
+TOLERATED_ROWS = 10
+"""Of a table's rows: mistakes of a source that the models flag, and `ops_data_issues` counts."""
+
 _MACROS = (
     """create temp macro luhn_valid(digits) as list_sum(list_transform(range(len(digits)), lambda place:
         case when place % 2 = 0 then digits[len(digits) - place]::integer
@@ -72,6 +76,19 @@ def never(rule: str, predicate: str, *, column: str | None = None) -> Expectatio
     """No row meets `predicate` (SQL over the table's columns). `rule` says what holds instead."""
     return returns_nothing(
         rule, f"select 1 as broken from {{batch}} where {_literal(predicate)} limit 1", column=column
+    )
+
+
+def rarely(rule: str, predicate: str, *, column: str | None = None, relation: str = "{batch}") -> Expectation:
+    """Hardly any row meets `predicate`: what models flag and count is no reason to stop, unless it becomes a habit.
+
+    `relation` is a from clause with `{batch}` in it, where the predicate needs more than the table.
+    """
+    return returns_nothing(
+        f"{rule}, but for at most {TOLERATED_SHARE:.1%} (or {TOLERATED_ROWS} rows)",
+        f"select 1 as broken from (select count_if({_literal(predicate)}) as found, count(*) as landed from {relation})"
+        f" where found > greatest({TOLERATED_ROWS}, {TOLERATED_SHARE} * landed) limit 1",
+        column=column,
     )
 
 

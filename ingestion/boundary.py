@@ -139,6 +139,8 @@ def _flat_boundary(table: Table) -> Boundary:
             if column.sql_type in {"date", "timestamp with time zone"}:
                 misfit = f"({misfit}) or not isfinite({cast})"  # no date dimension has an infinite day
             reasons.append(f"when {misfit} then 'type: {column.name}'")
+        if column.minimum is not None:
+            reasons.append(f"when {value} < {column.minimum} then 'range: {column.name}'")
         vault.extend(_vault_rules(column, column.name, f"{value}::varchar"))
     tokens_only = ", ".join(f"'{c.name}', pseudonymise('quarantine', \"{c.name}\"::varchar)" for c in table.columns)
     return Boundary(
@@ -176,6 +178,12 @@ def _document_boundary(table: Table) -> Boundary:
         f"when json_extract_string(doc, '$.{node.name}') is null then 'missing: {node.name}'"
         for node in table.document
         if node.leaf is not None and node.leaf.required
+    ]
+    reasons += [
+        f"when try_cast(json_extract_string(doc, '$.{node.name}') as decimal(38, 10)) < {node.leaf.minimum} "
+        f"then 'range: {node.name}'"
+        for node in table.document
+        if node.leaf is not None and node.leaf.minimum is not None
     ]
     return Boundary(
         landed=tuple(landed),

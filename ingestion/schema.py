@@ -112,6 +112,8 @@ class Leaf:
     required: bool = False
     declared: str = "json"
     """The type as pinned, which the source's own must fit."""
+    minimum: int | None = None
+    """The least number that makes sense; a row below it is quarantined."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ def _table(spec: dict[str, Any], name: str, body: dict[str, Any]) -> Table:
     columns = tuple(_leaf(column, options) for column, options in body.get("columns", {}).items())
     document = tuple(_node(key, options) for key, options in body.get("document", {}).items())
     _require(bool(columns) != bool(document), name, "needs either columns or document")
-    shape = {key: value for key, value in body.items() if key != "known"}
+    shape = {key: _without_minimum(value) for key, value in body.items() if key != "known"}
     return Table(
         source=spec["source"],
         raw_schema=spec["raw_schema"],
@@ -240,6 +242,16 @@ def _table(spec: dict[str, Any], name: str, body: dict[str, Any]) -> Table:
         known=tuple((key, tuple(map(str, values))) for key, values in body.get("known", {}).items()),
         fingerprint=hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16],
     )
+
+
+def _without_minimum(columns: Any) -> Any:
+    """What a row may hold is no part of the shape in which it lands."""
+    if not isinstance(columns, dict):
+        return columns
+    return {
+        name: {key: value for key, value in options.items() if key != "min"} if isinstance(options, dict) else options
+        for name, options in columns.items()
+    }
 
 
 def _node(name: str, options: dict[str, Any]) -> Node:
@@ -268,6 +280,7 @@ def _leaf(name: str, options: dict[str, Any]) -> Leaf:
         free_text=options.get("treatment") == "free_text",
         required=options.get("required", False),
         declared=options.get("type", "json"),
+        minimum=options.get("min"),
     )
 
 

@@ -40,6 +40,19 @@
 {%- endmacro %}
 
 
+{#- Whether `amount` has more decimals than its currency; false where the exponent is unknown. -#}
+{% macro has_excess_decimals(amount, exponent) -%}
+    coalesce(
+        mod(cast({{ amount }} * 10000 as decimal(38, 0)), case {{ exponent }}
+            {%- for power in range(5) %}
+            when {{ power }} then {{ 10 ** (4 - power) }}
+            {%- endfor %}
+        end) != 0,
+        false
+    )
+{%- endmacro %}
+
+
 {#-
   `amount` at `rate` (units of the target currency for one unit of the amount's), as money: the exact product,
   rounded once, half away from zero, at the four decimals in which money is kept. A null rate gives null: whoever

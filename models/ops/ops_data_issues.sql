@@ -19,6 +19,7 @@
     'payout_differs_from_its_movements',
     'payout_failed_before_it_was_paid',
     'movement_paid_twice',
+    'payment_without_exchange_rate',
 ] %}
 with
 
@@ -179,6 +180,14 @@ movement_paid_twice as (
     where is_successful
     group by movement_id
     having count(*) > 1
+),
+
+payment_without_exchange_rate as (
+    select
+        source_system,
+        event_at_utc as seen_at
+    from {{ ref('fct_sales') }}
+    where reporting_rate_status in ('missing', 'stale')
 ),
 
 occurrences as (

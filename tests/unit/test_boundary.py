@@ -190,6 +190,31 @@ def test_a_value_that_does_not_fit_its_type_is_a_reason(connection: duckdb.DuckD
     assert connection.execute(f"select {compiled.reason} from incoming").fetchone() == ("type: is_final",)
 
 
+@pytest.mark.parametrize(
+    ("quantity", "amount", "reason"), [(1, 0, None), (0, 5, "range: quantity"), (1, -5, "range: amount")]
+)
+def test_a_number_below_its_minimum_is_a_reason(
+    connection: duckdb.DuckDBPyConnection, quantity: int, amount: int, reason: str | None
+) -> None:
+    compiled = boundary.compile_boundary(table("oltp", "transaction"))
+    values = {
+        "quantity": str(quantity),
+        "amount": str(amount),
+        "tax": "0",
+        "created_at": "now()",
+        "updated_at": "now()",
+    }
+    names = [column.name for column in table("oltp", "transaction").columns]
+    columns = ", ".join(f"""{values.get(name, "'X'")} as {name}""" for name in names)
+    connection.execute(f"create or replace temp table incoming as select {columns}")
+    assert connection.execute(f"select {compiled.reason} from incoming").fetchone() == (reason,)
+
+
+def test_a_negative_amount_of_a_document_is_a_reason(connection: duckdb.DuckDBPyConnection) -> None:
+    landed = land_document(connection, table("mongodb", "transactions"), {"transaction_id": "T", "amount": -0.01})
+    assert landed["reason"] == "range: amount"
+
+
 def test_every_pinned_column_is_classified_and_lands_by_its_class() -> None:
     for pinned in schema.all_tables():
         names = {name for name, _ in pinned.landed_columns}

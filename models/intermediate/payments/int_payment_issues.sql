@@ -25,6 +25,10 @@ transactions as (
         transaction_key,
         source_system,
         transaction_id,
+        currency_exponent,
+        amount,
+        tax,
+        has_invalid_amount,
         event_at_utc,
         updated_at,
         loaded_at
@@ -66,6 +70,38 @@ found as (
         {%- for earlier, later in steps %}
         {{ 'or ' if not loop.first }}milestones.{{ later }} < milestones.{{ earlier }}
         {%- endfor %}
+
+    union all
+
+    select
+        'invalid_amount' as issue,
+        source_system,
+        transaction_id as natural_id,
+        loaded_at as seen_at
+    from transactions
+    where has_invalid_amount
+
+    union all
+
+    select
+        'unknown_currency' as issue,
+        source_system,
+        transaction_id as natural_id,
+        loaded_at as seen_at
+    from transactions
+    where currency_exponent is null
+
+    union all
+
+    select
+        'more_decimals_than_the_currency' as issue,
+        source_system,
+        transaction_id as natural_id,
+        loaded_at as seen_at
+    from transactions
+    where
+        {{ has_excess_decimals('amount', 'currency_exponent') | indent(8) }}
+        or {{ has_excess_decimals('tax', 'currency_exponent') | indent(8) }}
 
     union all
 
