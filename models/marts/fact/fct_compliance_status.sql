@@ -94,7 +94,7 @@ final as (
         controls.jurisdiction,
         controls.version,
         statuses.evidence_kind,
-        statuses.evidence_key,
+        coalesce(statuses.evidence_key, '{{ var("not_applicable_key") }}') as evidence_key,
         statuses.evidence_text,
         statuses.source_model as evidence_model,
         statuses.status,

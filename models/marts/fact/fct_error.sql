@@ -102,7 +102,7 @@ final as (
             sales.merchant_version_key,
             '{{ var("not_applicable_key") }}'
         ) as merchant_version_key,
-        sales.transaction_key,
+        {{ key_or_default('sales.transaction_key', 'errors.transaction_id') | indent(8) }} as transaction_key,
         coalesce(dates.date_key, {{ var('unknown_key') }}) as business_date_key,
         'mongodb' as source_system,
         errors.document_id,

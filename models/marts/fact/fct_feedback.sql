@@ -80,7 +80,7 @@ joined as (
         {{ key_or_default('sold.product_key', 'feedback.transaction_id') | indent(8) }} as product_key,
         {{ key_or_default('sold.product_version_key', 'feedback.transaction_id') | indent(8) }}
             as product_version_key,
-        sales.transaction_key,
+        {{ key_or_default('sales.transaction_key', 'feedback.transaction_id') | indent(8) }} as transaction_key,
         'mongodb' as source_system,
         feedback.document_id,
         feedback.transaction_id,
