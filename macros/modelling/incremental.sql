@@ -24,14 +24,20 @@
 {%- endmacro %}
 
 
+{#- Goes on with a `where`: of the rows that many share, those of the payments in the CTE `changed`. -#}
+{% macro and_payment_in(changed) -%}
+    {{ return(' and transaction_key in (select transaction_key from ' ~ changed ~ ')' if is_incremental() else '') }}
+{%- endmacro %}
+
 {#-
   Staging of big tables, where each landed row is parsed once. Loads of one table are committed one after the other,
   so what is new is what landed after the newest row here; `and` goes on with the `where` of the source.
 -#}
 {% macro and_landed_since() -%}
-    {%- if is_incremental() -%}
-    and _landed_at > (select coalesce(max(built.loaded_at), {{ utc('1900-01-01') }}) from {{ this }} as built)
-    {%- endif -%}
+    {{ return(
+        " and _landed_at > (select coalesce(max(built.loaded_at), " ~ utc('1900-01-01') ~ ") from " ~ this ~ " as built)"
+        if is_incremental() else ''
+    ) }}
 {%- endmacro %}
 
 {#- The rows of a staging table that its source no longer has, or has as deleted. -#}
@@ -43,4 +49,14 @@
         where landed._deleted_at is null
     )
     {%- endif -%}
+{%- endmacro %}
+
+
+{#-
+  dbt's own answer, unless the var `compile_as_incremental` gives it: so that both forms of a model can be compiled, and
+  read, without a warehouse to ask.
+-#}
+{% macro is_incremental() -%}
+    {%- set given = var('compile_as_incremental', none) -%}
+    {{ return(dbt.is_incremental() if given is none else given) }}
 {%- endmacro %}

@@ -88,3 +88,10 @@
         ('dispute_opened_at', 'dispute_lost_at'),
     ]) }}
 {%- endmacro %}
+
+{#- Whether any two milestones of `relation` are the wrong way round. -#}
+{% macro is_out_of_order(relation) -%}
+    {%- for earlier, later in milestone_order() -%}
+    {{ ' or ' if not loop.first }}{{ relation }}.{{ later }} < {{ relation }}.{{ earlier }}
+    {%- endfor -%}
+{%- endmacro %}

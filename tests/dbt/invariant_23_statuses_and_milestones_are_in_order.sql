@@ -21,13 +21,13 @@ findings as (
 
 flagged as (
     select
-        transactions.transaction_key,
-        issues.issue
-    from {{ ref('int_payment_issues') }} as issues
-    inner join {{ ref('int_transactions_unified') }} as transactions
+        payments.transaction_key,
+        payment_issues.issue
+    from {{ ref('int_payment_issues') }} as payment_issues
+    inner join {{ ref('int_transactions_unified') }} as payments
         on
-            issues.source_system = transactions.source_system
-            and issues.natural_id = transactions.transaction_id
+            payment_issues.source_system = payments.source_system
+            and payment_issues.natural_id = payments.transaction_id
 )
 
 select

@@ -54,8 +54,8 @@ def dbt(folder: Path, profile: dict[str, Any], *arguments: str) -> subprocess.Co
     return subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=600)
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+@pytest.fixture(scope="module", params=[False, True], ids=["from nothing", "incremental"])
+def compiled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, str]:
     """Name → compiled statement of every model and test. Port 9 of loopback answers nothing: no connection is made."""
     folder = tmp_path_factory.mktemp("compile")
     nowhere = {
@@ -72,6 +72,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     # fmt: off
     result = dbt(
         folder, nowhere, "compile", "--no-introspect", "--no-populate-cache",
+        "--vars", json.dumps({"compile_as_incremental": request.param}),
         *(part for name in INTROSPECTIVE for part in ("--exclude", name)),
     )
     # fmt: on

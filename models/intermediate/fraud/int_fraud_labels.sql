@@ -32,11 +32,7 @@ events as (
         occurred_at,
         loaded_at
     from {{ ref('int_payment_events_deduped') }}
-    where
-        transaction_key is not null
-        {% if is_incremental() -%}
-        and transaction_key in (select transaction_key from transactions)
-        {%- endif %}
+    where transaction_key is not null{{ and_payment_in('transactions') }}
 ),
 
 captures as (

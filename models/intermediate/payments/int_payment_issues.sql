@@ -1,6 +1,5 @@
 -- One row per issue and record it was found on: what the payments' own rules have to object, and when it landed.
 {%- set tolerance = var('clock_skew_tolerance_seconds', 60) %}
-{%- set steps = milestone_order() %}
 with
 
 changes as (
@@ -14,9 +13,13 @@ changes as (
 milestones as (
     select
         transaction_key,
-        {%- for step in steps | sum(start=()) | unique %}
-        {{ step }}{{ ',' if not loop.last }}
-        {%- endfor %}
+        attempted_at,
+        authorized_at,
+        captured_at,
+        first_refund_at,
+        dispute_opened_at,
+        dispute_won_at,
+        dispute_lost_at
     from {{ ref('int_transaction_milestones') }}
 ),
 
@@ -66,10 +69,7 @@ found as (
         transactions.loaded_at as seen_at
     from milestones
     inner join transactions on milestones.transaction_key = transactions.transaction_key
-    where
-        {%- for earlier, later in steps %}
-        {{ 'or ' if not loop.first }}milestones.{{ later }} < milestones.{{ earlier }}
-        {%- endfor %}
+    where {{ is_out_of_order('milestones') }}
 
     union all
 

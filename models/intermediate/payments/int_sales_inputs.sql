@@ -1,4 +1,4 @@
--- One row per payment: the fingerprint of int_transaction_inputs, of its profile, and of the rates of its business date.
+-- One row per payment: the fingerprint of int_transaction_inputs, of its profile and of the rates of its day.
 with
 
 transactions as (

@@ -40,10 +40,7 @@ events as (
         'dispute.opened',
         'dispute.won',
         'dispute.lost'
-    )
-    {% if is_incremental() -%}
-    and transaction_key in (select transaction_key from transactions)
-    {%- endif %}
+    ){{ and_payment_in('transactions') }}
 ),
 
 -- by when it happened, not by when it arrived; of events at the same instant the earlier step of a payment goes first

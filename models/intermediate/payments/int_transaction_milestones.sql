@@ -50,11 +50,7 @@ events as (
         available_at,
         occurred_at
     from {{ ref('int_payment_events_deduped') }}
-    where
-        transaction_key is not null
-        {% if is_incremental() -%}
-        and transaction_key in (select transaction_key from transactions)
-        {%- endif %}
+    where transaction_key is not null{{ and_payment_in('transactions') }}
 ),
 
 -- an event in another currency than its payment's counts as an event, not as money

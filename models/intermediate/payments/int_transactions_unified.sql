@@ -111,12 +111,7 @@ events as (
             order by occurred_at, event_id
         ) as telling
     from {{ ref('int_payment_events_deduped') }}
-    where
-        transaction_key is not null
-        and event_type in ('payment.captured', 'fee.charged')
-        {% if is_incremental() -%}
-        and transaction_key in (select transaction_key from inputs)
-        {%- endif %}
+    where event_type in ('payment.captured', 'fee.charged'){{ and_payment_in('inputs') }}
 ),
 
 -- a document writes its country as a code or as a name

@@ -78,11 +78,7 @@ assessments as (
         score,
         rule_weight
     from {{ ref('int_fraud_assessments') }}
-    where
-        assessment_type in ('score', 'signal')
-        {% if is_incremental() -%}
-        and transaction_key in (select transaction_key from sales)
-        {%- endif %}
+    where assessment_type in ('score', 'signal'){{ and_payment_in('sales') }}
 ),
 
 rules as (

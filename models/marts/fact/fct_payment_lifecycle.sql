@@ -92,11 +92,7 @@ landings as (
         transaction_key,
         max(loaded_at) as loaded_at
     from {{ ref('int_payment_events_deduped') }}
-    where
-        transaction_key is not null
-        {% if is_incremental() -%}
-        and transaction_key in (select transaction_key from sales)
-        {%- endif %}
+    where transaction_key is not null{{ and_payment_in('sales') }}
     group by transaction_key
 ),
 

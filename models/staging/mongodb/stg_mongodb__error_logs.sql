@@ -37,9 +37,7 @@ source as (
         {{ json_document('document', structure) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'error_logs') }}
-    where
-        _deleted_at is null
-        {{ and_landed_since() }}
+    where _deleted_at is null{{ and_landed_since() }}
 ),
 
 final as (

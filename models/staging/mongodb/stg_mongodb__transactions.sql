@@ -14,9 +14,7 @@ source as (
         {{ json_document('document', mongodb_transactions_structure()) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'transactions') }}
-    where
-        _deleted_at is null
-        {{ and_landed_since() }}
+    where _deleted_at is null{{ and_landed_since() }}
 ),
 
 final as (

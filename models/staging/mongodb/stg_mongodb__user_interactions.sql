@@ -29,9 +29,7 @@ source as (
         {{ json_document('document', structure) }} as parsed,
         _landed_at as loaded_at
     from {{ source('mongodb', 'user_interactions') }}
-    where
-        _deleted_at is null
-        {{ and_landed_since() }}
+    where _deleted_at is null{{ and_landed_since() }}
 ),
 
 flattened as (

@@ -57,9 +57,7 @@ source as (
             order by _landed_at desc, _load_id desc
         ) as landing_recency
     from {{ source('stream', 'payments_transactions') }}
-    where
-        _deleted_at is null
-        {{ and_landed_since() }}
+    where _deleted_at is null{{ and_landed_since() }}
 ),
 
 flattened as (
