@@ -58,7 +58,7 @@ findings as (
     {%- for mart in marts %}
     {%- set relation = ref(mart) %}
     {%- set columns = adapter.get_columns_in_relation(relation) if execute else [] %}
-    {%- for column in columns if column.is_string() and not column.name.lower().endswith(('_key', 'row_version', 'retry_group')) %}
+    {%- for column in columns if column.is_string() and not column.name.lower().endswith(digests) %}
     select
         '{{ mart }}.{{ column.name }}' as place,
         'card number' as finding,
