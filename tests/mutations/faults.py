@@ -418,7 +418,7 @@ FAULTS = (
     ModelFault(
         DISPUTE_EVENTS,
         "when events.event_id = disputes.won_event_id then disputes.returned_amount",
-        "when events.event_id = disputes.lost_event_id then disputes.returned_amount",
+        "when events.event_id = disputes.won_event_id then 0",
         "a win brings nothing back",
     ),
     ModelFault(

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner
 
 COPIED = ("models", "macros", "seeds", "snapshots", "tests/dbt")
@@ -63,7 +64,7 @@ class Workshop:
         ]  # fmt: skip
         with contextlib.redirect_stdout(io.StringIO()) as said:
             result = self._runner.invoke(arguments)
-        if result.exception is not None or result.result is None:
+        if not isinstance(result.result, RunExecutionResult):
             raise SystemExit(f"dbt did not run: {result.exception}\n{said.getvalue()[-2000:]}")
         return [
             [str(item.node.resource_type), item.node.name, str(item.status), str(item.message or "").strip()]
