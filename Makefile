@@ -11,7 +11,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help refresh test test-full lint format docs bench bench-ingest lock down clean
+.PHONY: help refresh test test-full lint format docs bench bench-ingest bench-warehouse lock down clean
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench: $(READY) ## measure, as ratios in one run; writes benchmarks/RESULTS.md
 
 bench-ingest: $(READY) ## the same, landing only
 	$(BIN)/python -m benchmarks ingest
+
+bench-warehouse: $(READY) ## the same, models only
+	$(BIN)/python -m benchmarks warehouse
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \

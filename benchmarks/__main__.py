@@ -1,6 +1,7 @@
 """`python -m benchmarks ingest [postgresql …] [--rows 10000000]`: measure, and write RESULTS.md.
 
-`--rows` is the size of PostgreSQL's large table: of what memory and a reconciliation must bear.
+`--rows` is the size of PostgreSQL's large table (of what memory and a reconciliation must bear), and the number of
+payments of the suite `warehouse`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ SUITES: dict[str, dict[str, str]] = {
         "MongoDB": "benchmarks.ingest_mongodb",
         "Kafka": "benchmarks.ingest_stream",
     },
+    "warehouse": {
+        "Warehouse": "benchmarks.warehouse",
+    },
 }
 """Suite → title → module with a function `measure() -> list[Row]`."""
 
@@ -26,7 +30,7 @@ def main(arguments: list[str]) -> int:
     """Run the named suite, or parts of it; without a name, all of them. Returns the exit code."""
     if "--rows" in arguments:
         at = arguments.index("--rows")
-        os.environ["BENCH_LARGE_ROWS"] = arguments[at + 1]  # before the module reads it
+        os.environ["BENCH_LARGE_ROWS"] = arguments[at + 1]  # before a module reads it
         arguments = [*arguments[:at], *arguments[at + 2 :]]
     suite = arguments[0] if arguments else None
     if suite is not None and suite not in SUITES:

@@ -30,11 +30,13 @@ class Outcome:
 
     Attributes:
         rows, total: what arrived: number of rows, and the sum of their amounts (None: the case cannot say).
+        processor_seconds: of all threads, user and system: what a loaded machine changes least (None: not measured).
     """
 
     seconds: float
     rows: int
     total: Decimal | None = None
+    processor_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -131,19 +133,32 @@ def paired(ours: Summary, limit: Summary) -> float:
 
 
 def write_results(sections: Mapping[str, Sequence[Row]], path: Path = RESULTS) -> None:
-    """Replace RESULTS.md by what this run measured."""
-    lines = ["# Measured", "", f"{datetime.now(UTC):%Y-%m-%d}. {machine()}.", ""]
-    lines += [
+    """Write what this run measured into RESULTS.md, and keep the sections that it did not measure."""
+    lines = [
+        "# Measured",
+        "",
         "A ratio is the median over pairs of neighbouring runs; seconds are of a shared machine.",
         "A path ends where its name says: *sealed lake* is extraction (read, treated, written as encrypted Parquet,",
         "sealed), *raw* is all of landing (the load into the warehouse and the manifest too). A ratio is of that path.",
-        "Written by `python -m benchmarks`.",
+        "Written by `python -m benchmarks`, each section by the last run that measured it.",
     ]
-    for title, rows in sections.items():
-        lines += ["", f"## {title}", "", "| what | measured | against | ratio | goal | | peak MB |"]
-        lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
-        lines += [_line(row) for row in rows]
+    for title, body in (_written_sections(path) | {title: _section(rows) for title, rows in sections.items()}).items():
+        lines += ["", f"## {title}", "", body]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _section(rows: Sequence[Row]) -> str:
+    lines = [f"{datetime.now(UTC):%Y-%m-%d}. {machine()}.", ""]
+    lines += ["| what | measured | against | ratio | goal | | peak MB |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    return "\n".join(lines + [_line(row) for row in rows])
+
+
+def _written_sections(path: Path) -> dict[str, str]:
+    """Title → text of the sections that an earlier run left."""
+    if not path.exists():
+        return {}
+    parts = path.read_text(encoding="utf-8").split("\n## ")[1:]
+    return {title: body.strip() for title, _, body in (part.partition("\n") for part in parts)}
 
 
 def machine() -> str:
