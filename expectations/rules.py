@@ -26,7 +26,6 @@ CLOCK_SKEW = "interval 1 day"
 """How far in the future a source's clock may be."""
 
 TOLERATED_SHARE = 0.001
-TOLERATED_ROWS = 10
 """Of a table's rows: mistakes of a source that the models flag, and `ops_data_issues` counts."""
 
 _MACROS = (
@@ -85,9 +84,9 @@ def rarely(rule: str, predicate: str, *, column: str | None = None, relation: st
     `relation` is a from clause with `{batch}` in it, where the predicate needs more than the table.
     """
     return returns_nothing(
-        f"{rule}, but for at most {TOLERATED_SHARE:.1%} (or {TOLERATED_ROWS} rows)",
+        rule,
         f"select 1 as broken from (select count_if({_literal(predicate)}) as found, count(*) as landed from {relation})"
-        f" where found > greatest({TOLERATED_ROWS}, {TOLERATED_SHARE} * landed) limit 1",
+        f" where found > {TOLERATED_SHARE} * landed limit 1",
         column=column,
     )
 

@@ -181,12 +181,6 @@ def _document_boundary(table: Table) -> Boundary:
         for node in table.document
         if node.leaf is not None and node.leaf.required
     ]
-    reasons += [
-        f"when try_cast(json_extract_string(doc, '$.{node.name}') as decimal(38, 10)) < {node.leaf.minimum} "
-        f"then 'range: {node.name}'"
-        for node in table.document
-        if node.leaf is not None and node.leaf.minimum is not None
-    ]
     return Boundary(
         landed=tuple(landed),
         reason=f"case {' '.join(reasons)} end",

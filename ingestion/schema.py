@@ -113,7 +113,7 @@ class Leaf:
     declared: str = "json"
     """The type as pinned, which the source's own must fit."""
     minimum: int | None = None
-    """The least number that makes sense; a row below it is quarantined."""
+    """Of a column of a flat table: the least number that makes sense; a row below it is quarantined."""
 
 
 @dataclass(frozen=True)

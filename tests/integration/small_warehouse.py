@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 
+from expectations.publishing import GRAINS
 from ingestion.raw import create_raw_tables, raw_table_names
 from ingestion.schema import Table, all_tables
 from warehouse.core.database import open_warehouse
@@ -223,6 +224,12 @@ def build(settings: Settings) -> None:
                     insert(connection, f"{table.raw_schema}.{name}", {**row, **LANDED})
             insert(connection, "raw_ops.load_manifest", _manifest_row(table, 1 if row else 0))
         connection.execute(MARTS)
+        for name, grain in GRAINS.items():
+            # the marts that no rule but the generated ones speaks of: empty, dimensions with their unknown member
+            columns = ", ".join(f"{column} varchar" for column in grain)
+            connection.execute(f"create table if not exists public.{name} ({columns})")
+            if name in {"dim_fraud_rule", "dim_payment_profile", "dim_time"}:
+                insert(connection, f"public.{name}", dict.fromkeys(grain, "-1"))
 
 
 def insert(connection: duckdb.DuckDBPyConnection, table: str, row: dict[str, Any]) -> None:
