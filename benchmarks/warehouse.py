@@ -15,19 +15,19 @@ import resource
 import secrets
 import shutil
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from benchmarks import multiplied
-from benchmarks.harness import Outcome, Row, check, run_case
+from benchmarks.harness import Case, Outcome, Row, run_case
 from warehouse.core.database import open_warehouse
 from warehouse.core.keys import create_missing_keys
 from warehouse.core.paths import Home
@@ -75,7 +75,7 @@ def bare_case(home: Path, key: str) -> Outcome:
     statements = list(_statements(Home.of(settings).dbt_target))
     before = _processor(resource.RUSAGE_SELF)
     started = time.perf_counter()
-    with open_warehouse(settings, memory_limit=_memory_limit()) as connection:
+    with open_warehouse(settings) as connection:  # as the profile: DuckDB's own limits of threads and memory
         for statement in statements:
             connection.execute(statement)
         connection.execute(f"checkpoint {CATALOG}")
@@ -246,10 +246,12 @@ def _settings(home: Path, key: str) -> Settings:
     )
 
 
-def _run(case: Any, *arguments: object) -> Run:
-    outcome, peak = run_case((case, arguments))
-    check(case.__name__, outcome, (outcome.rows, outcome.total or Decimal(0)))
-    return Run(outcome.seconds, outcome.processor_seconds or 0.0, peak, outcome.rows, outcome.total or Decimal(0))
+def _run(function: Callable[..., Outcome], *arguments: object) -> Run:
+    case: Case = (function, arguments)
+    outcome, peak = run_case(case)
+    run = Run(outcome.seconds, outcome.processor_seconds or 0.0, peak, outcome.rows, outcome.total or Decimal(0))
+    sys.stderr.write(f"{function.__name__} {' '.join(str(word) for word in arguments[2:])}: {run}, {peak:.0f} MB\n")
+    return run
 
 
 def _outcome(settings: Settings, seconds: float, processor: float) -> Outcome:
@@ -271,11 +273,6 @@ def _statements(target: Path) -> Iterator[str]:
         node = nodes[result["unique_id"]]
         kind = "view" if node["config"]["materialized"] == "view" else "table"
         yield f"create or replace {kind} {node['relation_name']} as ({result['compiled_code']})"
-
-
-def _memory_limit() -> str | None:
-    """What the profile gives DuckDB."""
-    return None
 
 
 def _processor(who: int) -> float:

@@ -119,16 +119,36 @@ identified as (
     from events
 ),
 
+-- few events come twice: sorting all of them for their sake would cost more than everything else here
+repeated as (
+    select
+        event_id,
+        count(*) as deliveries_count
+    from identified
+    group by event_id
+    having count(*) > 1
+),
+
 -- total: no two messages share topic, partition and offset, so every run keeps the same one
 ranked as (
     select
-        *,
-        row_number() over (
-            partition by event_id
-            order by occurred_at, kafka_topic, kafka_partition, kafka_offset
-        ) as delivery_number,
-        count(*) over (partition by event_id) as deliveries_count
+        identified.*,
+        1 as delivery_number,
+        cast(1 as bigint) as deliveries_count
     from identified
+    where identified.event_id not in (select repeated.event_id from repeated)
+
+    union all
+
+    select
+        identified.*,
+        row_number() over (
+            partition by identified.event_id
+            order by identified.occurred_at, identified.kafka_topic, identified.kafka_partition, identified.kafka_offset
+        ) as delivery_number,
+        repeated.deliveries_count
+    from identified
+    inner join repeated on identified.event_id = repeated.event_id
 ),
 
 final as (

@@ -85,32 +85,28 @@ priced as (
     inner join transactions on events.transaction_key = transactions.transaction_key
 ),
 
--- what only some events carry is what the latest of those said
 ranked as (
     select
-        event_id,
         transaction_key,
         event_type,
         {%- for column in carried %}
         {{ column }},
-        case when {{ column }} is not null then row_number() over (
-            partition by transaction_key, case when {{ column }} is null then 1 else 0 end
-            order by occurred_at desc, event_id desc
-        ) end as {{ column }}_recency,
         {%- endfor %}
         case when telling = 1 then amount end as amount,
         telling,
         is_fraud,
         available_at,
-        occurred_at
+        occurred_at,
+        {{ order_text('occurred_at', 'event_id') }} as recency
     from priced
 ),
 
+-- what only some events carry is what the latest of those said
 milestones as (
     select
         transaction_key,
         {%- for column, name in carried.items() %}
-        max(case when {{ column }}_recency = 1 then {{ column }} end) as {{ name }},
+        {{ value_at_highest(column, 'recency') }} as {{ name }},
         {%- endfor %}
         count(*) as events_count,
         sum(case when event_type = 'payment.attempted' then 1 else 0 end) as attempts_count,
