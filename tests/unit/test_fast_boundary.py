@@ -319,7 +319,7 @@ CLEAN = '{"event_id": "E1", "amount": 1, "attributes": {"rule": null, "network":
 @pytest.mark.parametrize(
     ("text", "is_known"),
     [
-        ('{"event_id": "a\\"b:\\u00e4\\ud83d\\ude00,}", "amount":-0.5, "attributes": {"rule":null, "network":\n"ä"}}', True),
+        (CLEAN.replace("1,", "-0.50,").replace("E1", '\\"b:\\u00e4\\ud83d\\ude00,}').replace(" null", '\n"ä"'), True),
         (CLEAN.replace("1,", "01,"), False),
         (CLEAN.replace("1,", "1.,"), False),
         (CLEAN.replace("1,", "NaN,"), False),
