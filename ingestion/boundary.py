@@ -77,6 +77,9 @@ _MACROS = (
     )""",
 )
 
+NO_REASON = "null::varchar"
+"""The reason of a boundary that quarantines nothing."""
+
 
 @dataclass(frozen=True)
 class VaultRule:

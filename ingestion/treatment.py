@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import duckdb
 
-from ingestion.boundary import Boundary, compile_boundary
+from ingestion.boundary import NO_REASON, Boundary, compile_boundary
 from ingestion.lake import sql_text
 from ingestion.schema import Table
 from ingestion.shapes import compile_shape
@@ -19,6 +21,15 @@ MAX_KNOWN = 256
 """More have no room in a pattern."""
 _KNOWN = ""
 """In the place of the skeleton of a document that the pattern matched; no document has an empty one."""
+
+
+@dataclass(frozen=True)
+class Treated:
+    """A query of treated rows."""
+
+    sql: str
+    lands_whole: bool
+    """Every row lands, and none has an undeclared key or anything for the vault."""
 
 
 class Treatment:
@@ -51,15 +62,23 @@ class Treatment:
 
     def sql(self, chunk: str | Chunk, *, keep: bool = True) -> str:
         """A query of treated rows: landed columns, `reason`, `payload`, `unknown`; `keep`: `vault` and `subject`."""
+        return self.treated(chunk, keep=keep).sql
+
+    def treated(self, chunk: str | Chunk, *, keep: bool = True) -> Treated:
+        """The same, and what is known of the rows before it runs. May judge documents, which reads the chunk."""
         if isinstance(chunk, Chunk):
             parts = [self._treated_piece(piece) for piece in chunk.pieces]
         elif self.table.is_document:
             parts = self._treated_documents(chunk)
         else:
-            parts = [treated_sql(self.boundary, f"({chunk})", keep=keep, at=self._at)]
-        return " union all ".join(parts)
+            parts = [self._treated(self.boundary, f"({chunk})", keep=keep)]
+        return Treated(" union all ".join(part.sql for part in parts), all(part.lands_whole for part in parts))
 
-    def _treated_documents(self, relation: str) -> list[str]:
+    def _treated(self, boundary: Boundary, relation: str, *, keep: bool = True) -> Treated:
+        lands_whole = (boundary.reason, boundary.unknown, boundary.vault) == (NO_REASON, "0", ())
+        return Treated(treated_sql(boundary, relation, keep=keep, at=self._at), lands_whole)
+
+    def _treated_documents(self, relation: str) -> list[Treated]:
         """Clean documents land as they came, the others are rebuilt.
 
         Chunks of a table are much alike. Where all documents of the last one were clean, those of the next are judged
@@ -73,7 +92,7 @@ class Treatment:
         found, clean = self._judge("incoming" if self._copies else f"({skeletons})")
         if len(clean) == found < MAX_SKELETONS:
             self._copies = False
-            return [treated_sql(self._verbatim, f"({relation})", at=self._at)]
+            return [self._treated(self._verbatim, f"({relation})")]
         if not self._copies:
             self._copies = True
             self.connection.execute(f"create or replace temp table incoming as {skeletons}")
@@ -82,8 +101,8 @@ class Treatment:
             {"clean": clean},
         )
         return [
-            treated_sql(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))", at=self._at),
-            treated_sql(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))", at=self._at),
+            self._treated(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))"),
+            self._treated(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))"),
         ]
 
     def _skeletons(self, relation: str) -> str:
@@ -116,13 +135,13 @@ class Treatment:
             self._pattern = pattern_of(self._known)
         return len(found), clean
 
-    def _treated_piece(self, piece: Piece) -> str:
+    def _treated_piece(self, piece: Piece) -> Treated:
         if piece.shape is None:
-            return treated_sql(self.boundary, f"({piece.relation})", at=self._at)
+            return self._treated(self.boundary, f"({piece.relation})")
         boundary = compile_shape(self.table, piece.shape)
         if boundary is None:
             raise ValueError(f"{self.table.origin}: a shape without a boundary of its own")
-        return treated_sql(boundary, f"({piece.relation})", at=self._at)
+        return self._treated(boundary, f"({piece.relation})")
 
 
 def treated_sql(boundary: Boundary, relation: str, *, keep: bool = True, at: str | None = None) -> str:

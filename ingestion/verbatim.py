@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-from ingestion.boundary import Boundary
+from ingestion.boundary import NO_REASON, Boundary
 from ingestion.schema import FORBIDDEN_KEYS, PLAIN_CLASSES, Node, Table
 
 MAX_LENGTH = 65_536
@@ -98,7 +98,7 @@ def verbatim_boundary(table: Table, general: Boundary) -> Boundary:
     """The boundary of clean documents: position columns as ever, the document as it came."""
     return Boundary(
         landed=tuple((name, "doc::json" if name == "document" else sql) for name, sql in general.landed),
-        reason="null::varchar",
+        reason=NO_REASON,
         unknown="0",
         payload="null::json",
         vault=(),
