@@ -60,8 +60,9 @@ def is_clean(table: Table, skeleton: str) -> bool:
         return False
     if not isinstance(document, dict) or not _is_declared(table.document, document):
         return False
-    # a skeleton does not tell null from a value
-    return not any(node.leaf is not None and node.leaf.required for node in table.document)
+    # a skeleton tells neither null from a value nor how large a number is
+    leaves = [node.leaf for node in table.document if node.leaf is not None]
+    return not any(leaf.required or leaf.minimum is not None for leaf in leaves)
 
 
 _Trie: TypeAlias = dict[str, "_Trie"]
