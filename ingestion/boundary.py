@@ -77,6 +77,9 @@ _MACROS = (
     )""",
 )
 
+NO_REASON = "null::varchar"
+"""The reason of a boundary that quarantines nothing."""
+
 
 @dataclass(frozen=True)
 class VaultRule:
@@ -140,9 +143,9 @@ def _flat_boundary(table: Table) -> Boundary:
                 misfit = f"({misfit}) or not isfinite({cast})"  # no date dimension has an infinite day
             reasons.append(f"when {misfit} then 'type: {column.name}'")
         if column.minimum is not None:
-            reasons.append(
-                f"when try_cast({value} as {column.sql_type}) < {column.minimum} then 'range: {column.name}'"
-            )
+            # read exactly, or from a file, the column is text
+            below = f"try_cast({value} as {column.sql_type}) < {column.minimum}"
+            reasons.append(f"when {below} then 'range: {column.name}'")
         vault.extend(_vault_rules(column, column.name, f"{value}::varchar"))
     tokens_only = ", ".join(f"'{c.name}', pseudonymise('quarantine', \"{c.name}\"::varchar)" for c in table.columns)
     return Boundary(

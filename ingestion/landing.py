@@ -4,7 +4,8 @@ Everything happens in one DuckDB connection, in temporary tables whose spill is 
 are already tokens. A row that was landed before in the same form is counted and not landed again.
 
 The first load of a flat table without personal values has nothing to be compared with and nothing for the vault: it
-streams from the source into the lake, and only rows that do not fit are read a second time, for the quarantine.
+streams from the source into the lake, and only rows that do not fit are read a second time, for the quarantine. So do,
+on a first load, chunks of documents of which it is known beforehand that all of them land as they are.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ class TableLanding:
                 where {self._on("checked", "newer")} and newer."{cursor}" > checked."{cursor}"
             )"""
         plain = not (table.is_document or self.boundary.vault or self._erased)
+        self._is_new = self._first and table.is_document and plan.mode in {"compare", "offsets"} and not self._erased
         self._streams = self._first and plan.unique_keys and plan.mode != "retry" and plain
 
     def add(self, chunk: str | Chunk) -> None:
@@ -122,7 +124,18 @@ class TableLanding:
         if self._streams and isinstance(chunk, str):
             self._stream(chunk)
         else:
-            self._compare(self._treatment.sql(chunk, keep=self._vaulted))
+            treated = self._treatment.treated(chunk, keep=self._vaulted)
+            if self._is_new and treated.lands_whole:
+                self._copy(treated.sql)
+            else:
+                self._compare(treated.sql)
+
+    def _copy(self, treated: str) -> None:
+        """Documents straight into the lake; their keys are kept, because only all of them tell a doubled one."""
+        self.connection.execute(f"insert into seen_keys select {self._keys} from ({treated})")
+        landed = self._write(f"{self._versions_sql()} from ({self._checked_sql(treated)}) as checked")
+        self.counts.landed_rows += landed
+        self.counts.read_rows += landed
 
     def _stream(self, relation: str) -> None:
         """Straight into the lake; what did not fit is read once more, in the same snapshot."""

@@ -14,7 +14,7 @@ import re
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
-from ingestion.boundary import Boundary, VaultRule, leaf_parts
+from ingestion.boundary import NO_REASON, Boundary, VaultRule, leaf_parts
 from ingestion.schema import FORBIDDEN_KEYS, PLAIN_CLASSES, TOKEN_CLASSES, Leaf, Node, Table
 
 Kind = Literal["text", "id", "double", "integer", "decimal", "boolean", "date", "null", "object", "array"]
@@ -108,7 +108,7 @@ def compile_shape(table: Table, shape: Shape) -> Boundary | None:
             ("cursor_at", f"try_cast({cursor_at} as timestamp with time zone)"),
             ("document", document),
         ),
-        reason="null::varchar",
+        reason=NO_REASON,
         unknown="0",
         payload="null::json",
         vault=vault,

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import duckdb
 
-from ingestion.boundary import Boundary, compile_boundary
+from ingestion.boundary import NO_REASON, Boundary, compile_boundary
+from ingestion.lake import sql_text
 from ingestion.schema import Table
 from ingestion.shapes import compile_shape
 from ingestion.sources import Chunk, Piece
-from ingestion.verbatim import MAX_SKELETONS, SKELETON_SQL, is_clean, verbatim_boundary
+from ingestion.sources.json_text import is_json_sql
+from ingestion.verbatim import MAX_SKELETONS, SKELETON_SQL, is_clean, pattern_of, verbatim_boundary
 
 _VAULT_TYPE = "struct(path varchar, token varchar, value varchar)[]"
+SAMPLE = 2_048
+"""Rows that the first pattern is made from."""
+MAX_KNOWN = 256
+"""More have no room in a pattern."""
+_KNOWN = ""
+"""In the place of the skeleton of a document that the pattern matched; no document has an empty one."""
+
+
+@dataclass(frozen=True)
+class Treated:
+    """A query of treated rows."""
+
+    sql: str
+    lands_whole: bool
+    """Every row lands, and none has an undeclared key or anything for the vault."""
 
 
 class Treatment:
@@ -35,36 +54,45 @@ class Treatment:
         self.boundary = boundary or compile_boundary(table)
         self._at = at
         self._verbatim = verbatim_boundary(table, self.boundary)
+        self._known: list[str] = []
+        """Skeletons that were judged clean, for the pattern."""
+        self._pattern: str | None = None
         self._copies = bool(self.boundary.vault)
         """Whether a chunk of documents is copied at once; a table with personal values is seldom clean."""
 
     def sql(self, chunk: str | Chunk, *, keep: bool = True) -> str:
         """A query of treated rows: landed columns, `reason`, `payload`, `unknown`; `keep`: `vault` and `subject`."""
+        return self.treated(chunk, keep=keep).sql
+
+    def treated(self, chunk: str | Chunk, *, keep: bool = True) -> Treated:
+        """The same, and what is known of the rows before it runs. May judge documents, which reads the chunk."""
         if isinstance(chunk, Chunk):
             parts = [self._treated_piece(piece) for piece in chunk.pieces]
         elif self.table.is_document:
             parts = self._treated_documents(chunk)
         else:
-            parts = [treated_sql(self.boundary, f"({chunk})", keep=keep, at=self._at)]
-        return " union all ".join(parts)
+            parts = [self._treated(self.boundary, f"({chunk})", keep=keep)]
+        return Treated(" union all ".join(part.sql for part in parts), all(part.lands_whole for part in parts))
 
-    def _treated_documents(self, relation: str) -> list[str]:
+    def _treated(self, boundary: Boundary, relation: str, *, keep: bool = True) -> Treated:
+        lands_whole = (boundary.reason, boundary.unknown, boundary.vault) == (NO_REASON, "0", ())
+        return Treated(treated_sql(boundary, relation, keep=keep, at=self._at), lands_whole)
+
+    def _treated_documents(self, relation: str) -> list[Treated]:
         """Clean documents land as they came, the others are rebuilt.
 
         Chunks of a table are much alike. Where all documents of the last one were clean, those of the next are judged
         without being copied; otherwise the chunk is kept beside its skeletons, which are then asked for twice.
         """
-        skeletons = f"select *, {SKELETON_SQL} as skeleton from ({relation})"
+        if self._pattern is None and not self._copies:
+            self._judge(f"({self._skeletons(f'{relation} limit {SAMPLE}')})")
+        skeletons = self._skeletons(relation)
         if self._copies:
             self.connection.execute(f"create or replace temp table incoming as {skeletons}")
-        found = self.connection.execute(
-            f"select skeleton from {'incoming' if self._copies else f'({skeletons})'} "
-            f"group by skeleton order by count(*) desc limit {MAX_SKELETONS}"
-        ).fetchall()
-        clean = [skeleton for (skeleton,) in found if skeleton is not None and is_clean(self.table, skeleton)]
-        if len(clean) == len(found) < MAX_SKELETONS:
+        found, clean = self._judge("incoming" if self._copies else f"({skeletons})")
+        if len(clean) == found < MAX_SKELETONS:
             self._copies = False
-            return [treated_sql(self._verbatim, f"({relation})", at=self._at)]
+            return [self._treated(self._verbatim, f"({relation})")]
         if not self._copies:
             self._copies = True
             self.connection.execute(f"create or replace temp table incoming as {skeletons}")
@@ -73,17 +101,47 @@ class Treatment:
             {"clean": clean},
         )
         return [
-            treated_sql(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))", at=self._at),
-            treated_sql(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))", at=self._at),
+            self._treated(self._verbatim, "(from incoming semi join clean_skeletons using (skeleton))"),
+            self._treated(self.boundary, "(from incoming anti join clean_skeletons using (skeleton))"),
         ]
 
-    def _treated_piece(self, piece: Piece) -> str:
+    def _skeletons(self, relation: str) -> str:
+        """The rows with their skeleton: :data:`_KNOWN` for a known one, null for none; what is not JSON is no text.
+
+        A value that is not JSON must not reach the boundary's JSON functions: their errors would print it.
+        """
+        known = f"problem is null and regexp_full_match(doc, {sql_text(self._pattern)})" if self._pattern else "false"
+        return f"""
+            select * exclude (known, is_json) replace (
+                case when is_json then doc end as doc,
+                case when is_json then problem else coalesce(problem, 'not JSON') end as problem
+            ), case when known then '{_KNOWN}' when is_json then {SKELETON_SQL} end as skeleton
+            from (
+                select *, case when known or doc is null then true else {is_json_sql("doc")} end as is_json
+                from (select *, coalesce({known}, false) as known from ({relation}))
+            )
+        """
+
+    def _judge(self, skeletons: str) -> tuple[int, list[str]]:
+        """How many skeletons a relation has, and those that are clean. Remembers the clean ones."""
+        found = self.connection.execute(
+            f"select skeleton from {skeletons} group by skeleton order by count(*) desc limit {MAX_SKELETONS}"
+        ).fetchall()
+        clean = [
+            skeleton for (skeleton,) in found if skeleton == _KNOWN or (skeleton and is_clean(self.table, skeleton))
+        ]
+        if new := [skeleton for skeleton in clean if skeleton != _KNOWN]:
+            self._known = (self._known + new)[:MAX_KNOWN]
+            self._pattern = pattern_of(self._known)
+        return len(found), clean
+
+    def _treated_piece(self, piece: Piece) -> Treated:
         if piece.shape is None:
-            return treated_sql(self.boundary, f"({piece.relation})", at=self._at)
+            return self._treated(self.boundary, f"({piece.relation})")
         boundary = compile_shape(self.table, piece.shape)
         if boundary is None:
             raise ValueError(f"{self.table.origin}: a shape without a boundary of its own")
-        return treated_sql(boundary, f"({piece.relation})", at=self._at)
+        return self._treated(boundary, f"({piece.relation})")
 
 
 def treated_sql(boundary: Boundary, relation: str, *, keep: bool = True, at: str | None = None) -> str:

@@ -9,15 +9,19 @@ Why a skeleton cannot hide a key: the pattern takes a text from its opening quot
 taken for an opening one could make it swallow structure. A quote after a colon is a closing one only at the end of a
 text that ends in a colon, and is then followed by one of `,:]}`; documents with such a place have no skeleton. A mark
 set inside a key leaves that key its colon, and no declared key has one.
+
+What was judged clean is known from then on: a pattern of JSON with a scalar in the place of each mark finds the next
+document of the same skeleton, in one pass, and says of it that it is JSON as well.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
-from ingestion.boundary import Boundary
+from ingestion.boundary import NO_REASON, Boundary
 from ingestion.schema import FORBIDDEN_KEYS, PLAIN_CLASSES, Node, Table
 
 MAX_LENGTH = 65_536
@@ -36,6 +40,15 @@ SKELETON_SQL = f"""
 """
 """Over the columns `doc` (valid JSON text) and `problem`; null where there is no certain skeleton."""
 
+MAX_PATTERN = 16_384
+"""Characters of a pattern. RE2 turns slow (fifty times) when the states of one no longer fit into its memory."""
+_JSON_STRING = (
+    r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?:[0-9abcefABCEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
+    r'|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))*"'
+)
+_JSON_SCALAR = rf"[ \t\n\r]*(?:{_JSON_STRING}|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?|true|false|null)"
+"""Strictly JSON; what else is JSON (an exponent) has no place in a pattern and is judged by its skeleton."""
+
 _KEY_AND_VALUE = re.compile(rf"({_STRING}\s*:){_VALUE}")
 
 
@@ -47,15 +60,46 @@ def is_clean(table: Table, skeleton: str) -> bool:
         return False
     if not isinstance(document, dict) or not _is_declared(table.document, document):
         return False
-    # a skeleton does not tell null from a value
-    return not any(node.leaf is not None and node.leaf.required for node in table.document)
+    # a skeleton tells neither null from a value nor how large a number is
+    leaves = [node.leaf for node in table.document if node.leaf is not None]
+    return not any(leaf.required or leaf.minimum is not None for leaf in leaves)
+
+
+_Trie: TypeAlias = dict[str, "_Trie"]
+
+
+def pattern_of(clean: Iterable[str]) -> str | None:
+    """RE2 that fully matches JSON texts of these clean skeletons, of as many as have room; None for none.
+
+    What begins alike stands in it once: RE2 would follow every alternative at the same time.
+    """
+    found = None
+    trie: _Trie = {}
+    for skeleton in clean:
+        *parts, end = _KEY_AND_VALUE.split(skeleton)
+        texts = [text + key for text, key in zip(parts[::2], parts[1::2], strict=True)]
+        branch = trie
+        for text in (*texts, end):
+            branch = branch.setdefault(text, {})
+        pattern = _alternatives(trie)
+        if len(pattern) > MAX_PATTERN:
+            break
+        found = pattern
+    return found
+
+
+def _alternatives(trie: _Trie) -> str:
+    """Every way through the trie. A skeleton ends where its last text does, and no text that ends one goes on."""
+    return "|".join(
+        re.escape(text) + (f"{_JSON_SCALAR}(?:{_alternatives(after)})" if after else "") for text, after in trie.items()
+    )
 
 
 def verbatim_boundary(table: Table, general: Boundary) -> Boundary:
     """The boundary of clean documents: position columns as ever, the document as it came."""
     return Boundary(
         landed=tuple((name, "doc::json" if name == "document" else sql) for name, sql in general.landed),
-        reason="null::varchar",
+        reason=NO_REASON,
         unknown="0",
         payload="null::json",
         vault=(),

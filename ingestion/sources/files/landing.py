@@ -29,7 +29,6 @@ from ingestion.sources import Plan
 from ingestion.sources.files import drops
 from ingestion.sources.files.drops import Drop, RefusedDrop
 from ingestion.sources.files.formats import read_drop
-from ingestion.sources.json_text import is_json_sql
 from warehouse.core.errors import LoadIncomplete, WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress
@@ -207,7 +206,7 @@ class _Channel:
             at=f"'drop {sha256[:12]} row ' || line",
         )
         for first in range(0, rows, CHUNK_ROWS):
-            target.add(f"{_incoming_sql(drop.table)} where rowid between {first} and {first + CHUNK_ROWS - 1}")
+            target.add(f"select * from dropped where rowid between {first} and {first + CHUNK_ROWS - 1}")
         self.connection.execute("drop table dropped")
         drops.check_unchanged(drop)
         return manifest.TableLoad(drop.table, load_id, plan, target.finish(), started, datetime.now(UTC))
@@ -384,17 +383,3 @@ def _form(sql_type: str) -> str:
         return _FORMS[sql_type]
     scale = sql_type.removesuffix(")").rpartition(",")[2]
     return f"[+-]?[0-9]+([.][0-9]{{0,{scale}}}0*)?"
-
-
-def _incoming_sql(table: Table) -> str:
-    if not table.is_document:
-        return "select * from dropped"
-    # a value that is not JSON must not reach the boundary's JSON functions: their errors would print it
-    is_json = is_json_sql("doc")
-    return f"""
-        select * replace (
-            case when doc is null or {is_json} then doc end as doc,
-            case when doc is not null and not {is_json} then coalesce(problem, 'not JSON') else problem end
-                as problem
-        ) from dropped
-    """

@@ -20,7 +20,6 @@ from ingestion.lake import sql_text
 from ingestion.schema import Table
 from ingestion.sources import Plan
 from ingestion.sources.ahead import ReadAhead
-from ingestion.sources.json_text import is_json_sql
 from ingestion.sources.stream.identity import Mark, Place, changed, mark_of
 from warehouse.core.errors import LoadIncomplete, SchemaDrift, SourceUnavailable
 from warehouse.core.kafka import client_config
@@ -187,14 +186,7 @@ class StreamReader(Topics):
         with ReadAhead(self._read(table, stop)) as read:
             for messages in read:
                 self.connection.register(_VIEW, messages)
-                # a value that is not JSON must not reach the boundary's JSON functions: their errors would print it
-                yield f"""
-                    select * exclude (is_json) replace (
-                        case when is_json then doc end as doc,
-                        case when is_json then problem else 'not JSON' end as problem
-                    )
-                    from (select *, doc is null or {is_json_sql("doc")} as is_json from {_VIEW})
-                """
+                yield f"select * from {_VIEW}"
 
     def beyond(self, table: Table, plan: Plan) -> str:
         """SQL: keys of landed messages that the topic, read from its beginning, cannot hold: it was made anew."""
