@@ -39,6 +39,8 @@ REPEATS = int(os.environ.get("BENCH_REPEATS", "3"))
 DAYS = 365
 GROWTH = 10
 LIMIT_MB = 4096
+FEWEST_PAIRS = 3
+"""With fewer there are figures, but no verdict."""
 FULL = ("run", "--full-refresh")
 
 
@@ -114,33 +116,22 @@ def _measured(company: tuple[Path, str], less: Sequence[Run]) -> list[Row]:
         if (bare[-1].rows, bare[-1].total) != (full[-1].rows, full[-1].total):
             raise RuntimeError("dbt and the bare connection built different payments")
     quiet, daily = _days(company)
-    tests = _run(dbt_case, home, key, "test")
-    net = [
-        (day.seconds - none.seconds) / (_median(full).seconds - none.seconds)
-        for none, day in zip(quiet, daily, strict=True)
-    ]
-    payments = f"{full[0].rows:,} payments"
+    tests = [_run(dbt_case, home, key, "test") for _ in range(REPEATS)]
+    day = f"one new day of {DAYS} ({statistics.median(shares):.2%} of the rows), net of a no-change run"
+    peak = max(run.peak_mb for run in full)
     return [
-        _row(f"full build, {payments}", full, "the same SQL, bare", bare, 1.25),
+        *_both_clocks(f"full build, {full[0].rows:,} payments", full, "the same SQL, bare", bare, 1.25),
         Row(
-            f"memory of the full build, {payments}",
-            f"{max(run.peak_mb for run in full):.0f} MB",
+            f"memory of the full build, {full[0].rows:,} payments",
+            f"{peak:.0f} MB",
             "4 GB",
-            max(run.peak_mb for run in full) / LIMIT_MB,
+            peak / LIMIT_MB,
             "≤ 1",
-            max(run.peak_mb for run in full) <= LIMIT_MB,
-            max(run.peak_mb for run in full),
+            peak <= LIMIT_MB,
+            peak,
         ),
-        Row(
-            f"one new day of {DAYS} ({statistics.median(shares):.2%} of the rows), net of a no-change run",
-            f"{_median(daily)}, no change {_median(quiet)}",
-            "full build, net too",
-            statistics.median(net),
-            "≤ 0.05",
-            statistics.median(net) <= 0.05,
-            max(run.peak_mb for run in daily),
-        ),
-        _row("all tests", [tests], "full build", full, 0.5),
+        *_both_clocks(day, daily, "full build, net too", full, 0.05, quiet),
+        *_both_clocks("all tests, without expectations", tests, "full build", full, 0.5),
         *_growth(full, less),
     ]
 
@@ -158,44 +149,63 @@ def _days(company: tuple[Path, str]) -> tuple[list[Run], list[Run]]:
     return quiet, daily
 
 
-def _row(what: str, ours: Sequence[Run], against: str, theirs: Sequence[Run], goal: float) -> Row:
-    pairs = [mine.seconds / limit.seconds for mine, limit in zip(ours, theirs, strict=False)]
-    ratio = statistics.median(pairs)
-    return Row(
-        what,
-        str(_median(ours)),
-        f"{against}: {_median(theirs)}",
-        ratio,
-        f"≤ {goal}",
-        ratio <= goal,
-        max(run.peak_mb for run in ours),
-    )
+def _both_clocks(
+    what: str,
+    ours: Sequence[Run],
+    against: str,
+    theirs: Sequence[Run],
+    goal: float,
+    less: Sequence[Run] | None = None,
+) -> list[Row]:
+    """The ratio of the wall clock, and of processor time, which a loaded machine bends less; `less` is taken off both."""
+    rows = []
+    for clock in ("seconds", "processor"):
+        mine, limit, off = ([float(getattr(run, clock)) for run in runs] for runs in (ours, theirs, less or ()))
+        off = off or [0.0] * len(mine)
+        pairs = [
+            (one - taken) / (other - taken) if other > taken else 0.0
+            for one, other, taken in zip(mine, limit, off, strict=True)
+        ]
+        ratio = statistics.median(pairs)
+        net = f", taken off {statistics.median(off):.0f} s" if less else ""
+        rows.append(
+            Row(
+                f"{what}: {'wall clock' if clock == 'seconds' else 'processor time'}",
+                f"{statistics.median(mine):.0f} s",
+                f"{against}: {statistics.median(limit):.0f} s{net}",
+                ratio,
+                f"≤ {goal}",
+                _verdict(pairs, goal),
+                max(run.peak_mb for run in ours),
+            )
+        )
+    return rows
+
+
+def _verdict(pairs: Sequence[float], goal: float) -> bool | None:
+    """Whether the goal is met; None when this cannot tell: too few pairs, or one that noise has made impossible.
+
+    A difference between two runs can come out below zero on a loaded machine. That is no result, let alone a good one.
+    """
+    if len(pairs) < FEWEST_PAIRS or min(pairs) <= 0:
+        return None
+    return statistics.median(pairs) <= goal
 
 
 def _growth(full: Sequence[Run], less: Sequence[Run]) -> list[Row]:
-    """What more payments cost, against a company with about a tenth of them."""
+    """What more payments cost. Reported only: the start of dbt weighs more on the small company, and flatters this."""
     large, small = _median(full), _median(less)
-    grown = large.rows / small.rows
-    seconds = large.seconds / small.seconds / grown
     peaks = max(run.peak_mb for run in full), max(run.peak_mb for run in less)
+    grown = f"growth from {small.rows:,} to {large.rows:,} payments"
+    per_payment = [1000 * run.processor / run.rows for run in (large, small)]
     return [
         Row(
-            f"growth from {small.rows:,} payments, time per payment",
-            f"{1000 * large.seconds / large.rows:.3f} ms",
-            f"{1000 * small.seconds / small.rows:.3f} ms",
-            seconds,
-            "≤ 1.05",
-            seconds <= 1.05,
+            f"{grown}: processor time per payment",
+            f"{per_payment[0]:.3f} ms",
+            f"{per_payment[1]:.3f} ms",
+            per_payment[0] / per_payment[1],
         ),
-        Row(
-            f"growth from {small.rows:,} payments, memory",
-            f"{peaks[0]:.0f} MB",
-            f"{peaks[1]:.0f} MB",
-            peaks[0] / peaks[1],
-            "≤ 3",
-            peaks[0] <= 3 * peaks[1],
-            peaks[0],
-        ),
+        Row(f"{grown}: memory", f"{peaks[0]:.0f} MB", f"{peaks[1]:.0f} MB", peaks[0] / peaks[1]),
     ]
 
 
