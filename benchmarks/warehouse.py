@@ -157,7 +157,7 @@ def _both_clocks(
     goal: float,
     less: Sequence[Run] | None = None,
 ) -> list[Row]:
-    """The ratio of the wall clock, and of processor time, which a loaded machine bends less; `less` is taken off both."""
+    """The ratio of the wall clock, and of processor time, which load bends less; `less` is taken off both."""
     rows = []
     for clock in ("seconds", "processor"):
         mine, limit, off = ([float(getattr(run, clock)) for run in runs] for runs in (ours, theirs, less or ()))
