@@ -21,8 +21,6 @@ from warehouse.core.paths import Home
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.dbt import run_dbt
 
-LANDED = datetime.now(UTC)
-
 ISSUES = {
     "refund_exceeds_capture",
     "refund_without_payment",
@@ -46,7 +44,9 @@ def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
     return tuple(row)
 
 
-def _tell(connection: duckdb.DuckDBPyConnection, number: int, event_type: str, **told: Any) -> None:
+def _tell(
+    connection: duckdb.DuckDBPyConnection, landed_at: datetime, number: int, event_type: str, **told: Any
+) -> None:
     """One message of the stream, landed."""
     event = {
         "event_id": f"BAD-{number}",
@@ -62,11 +62,12 @@ def _tell(connection: duckdb.DuckDBPyConnection, number: int, event_type: str, *
         f"insert into {CATALOG}.raw_stream.payments_transactions "
         "(kafka_topic, kafka_partition, kafka_offset, produced_at, message_key, document, _row_hash, _landed_at,"
         " _load_id) values ('payments.transactions', 99, ?, ?, 'BAD', ?, md5(?), ?, 'bad')",
-        [number, LANDED, json.dumps(event), str(number), LANDED],
+        [number, landed_at, json.dumps(event), str(number), landed_at],
     )
 
 
 def _plant(connection: duckdb.DuckDBPyConnection) -> None:
+    landed_at = datetime.now(UTC)  # after all that the company has landed
     payment, currency, amount, captured_at = _one(
         connection,
         f"select s.transaction_id, s.currency_code, s.amount, s.captured_at from {CATALOG}.public.fct_sales as s "
@@ -76,31 +77,31 @@ def _plant(connection: duckdb.DuckDBPyConnection) -> None:
     )
     known = {"transaction_id": payment, "currency_code": currency}
     before, after = ({"occurred_at": (captured_at + timedelta(days=days)).isoformat()} for days in (-1, 1))
-    ahead = (LANDED + timedelta(hours=12)).isoformat()
+    ahead = (landed_at + timedelta(hours=12)).isoformat()
     unknown = {"transaction_id": "TXN-NOBODY", "currency_code": "EUR"}
     refund = {"attributes": {"refund_id": "RFD-BAD-1"}}
-    _tell(connection, 1, "refund.succeeded", amount=str(amount * 2), **known, **refund, **before)
-    _tell(connection, 2, "refund.succeeded", amount="1.00", **unknown, attributes={"refund_id": "RFD-BAD-2"})
+    _tell(connection, landed_at, 1, "refund.succeeded", amount=str(amount * 2), **known, **refund, **before)
+    _tell(connection, landed_at, 2, "refund.succeeded", amount="1.00", **unknown, attributes={"refund_id": "RFD-BAD-2"})
     _tell(
-        connection, 3, "refund.succeeded", transaction_id=payment, currency_code="JPY", amount="1",
+        connection, landed_at, 3, "refund.succeeded", transaction_id=payment, currency_code="JPY", amount="1",
         attributes={"refund_id": "RFD-BAD-3"},
     )  # fmt: skip
-    _tell(connection, 4, "dispute.opened", amount="5.00", **unknown, attributes={"dispute_id": "DSP-BAD"})
-    _tell(connection, 5, "fraud.reported", amount="5.00", **unknown, attributes={"report_id": "FRR-BAD"})
+    _tell(connection, landed_at, 4, "dispute.opened", amount="5.00", **unknown, attributes={"dispute_id": "DSP-BAD"})
+    _tell(connection, landed_at, 5, "fraud.reported", amount="5.00", **unknown, attributes={"report_id": "FRR-BAD"})
     _tell(
-        connection, 6, "payout.paid", transaction_id=None, amount="7.00", currency_code="EUR",
+        connection, landed_at, 6, "payout.paid", transaction_id=None, amount="7.00", currency_code="EUR",
         attributes={"payout_id": "PO-BAD", "merchant_id": "MERCHANT001", "movement_ids": ["CAP-NOBODY"]},
     )  # fmt: skip
     # authorized a day after it was captured, and declined by a clock that runs ahead: no lifecycle allows it
-    _tell(connection, 7, "payment.authorized", amount=str(amount), **known, **after)
-    _tell(connection, 8, "payment.declined", amount=str(amount), occurred_at=ahead, **known)
+    _tell(connection, landed_at, 7, "payment.authorized", amount=str(amount), **known, **after)
+    _tell(connection, landed_at, 8, "payment.declined", amount=str(amount), occurred_at=ahead, **known)
     for name, values in {"unknown": ("XXQ", "10"), "decimals": ("JPY", "10.5")}.items():
         code, value = values
         for table in ("transaction", "transaction_history"):
             connection.execute(
                 f"insert into {CATALOG}.raw_oltp.{table} by name select * replace ("
                 f"'TXN-BAD-{name}' as transaction_id, '{code}' as currency_code, {value}::decimal(18, 4) as amount, "
-                f"0::decimal(18, 4) as tax, md5('{name}') as _row_hash, timestamptz '{LANDED}' as _landed_at) "
+                f"0::decimal(18, 4) as tax, md5('{name}') as _row_hash, timestamptz '{landed_at}' as _landed_at) "
                 f"from {CATALOG}.raw_oltp.transaction where transaction_id = ?",
                 [payment],
             )
