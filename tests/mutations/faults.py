@@ -148,8 +148,8 @@ FAULTS = (
     ModelFault(EVENTS, "where is_known_event_type", "where true", "events of unknown types are let through"),
     ModelFault(
         EVENTS,
-        "order by occurred_at, kafka_topic, kafka_partition, kafka_offset",
-        "order by occurred_at desc, kafka_topic, kafka_partition, kafka_offset",
+        "order by identified.occurred_at, identified.kafka_topic",
+        "order by identified.occurred_at desc, identified.kafka_topic",
         "of several deliveries the last one is kept",
     ),
     # --- statuses and milestones
@@ -203,8 +203,8 @@ FAULTS = (
     ),
     ModelFault(
         MILESTONES,
-        "order by occurred_at desc, event_id desc",
-        "order by occurred_at, event_id",
+        "{{ value_at_highest(column, 'recency') }}",
+        "min_by({{ column }}, recency)",
         "the first proof of 3-D Secure counts, not the last",
     ),
     # --- exchange rates
