@@ -226,8 +226,6 @@ def test_a_lost_token_fails_loudly_and_full_starts_anew(world: World) -> None:
         assert time.monotonic() < deadline, "the log does not roll over"
         ballast.insert_many([{"filling": os.urandom(2**20) * 8} for _ in range(4)])
         ballast.drop()
-        # the log is cut at a checkpoint only, which mongod makes once a minute unless asked
-        world.database.client.admin.command("fsync")
     with pytest.raises(LoadIncomplete, match="no longer holds the changes") as caught:
         world.follow()
     assert "--full" in caught.value.todo

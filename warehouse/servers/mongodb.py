@@ -84,6 +84,8 @@ class MongoDB(EmbeddedServer):
             *("--wiredTigerCacheSizeGB", "0.25"),
             *("--replSet", REPLICA_SET),
             *("--oplogSize", "64"),
+            # the oplog is cut at checkpoints only: a minute apart (the default), a fill leaves gigabytes of it
+            *("--syncdelay", "5"),
             *("--keyFile", str(self.key_file)),
             # a slow operation is logged with the values of its filter: call none slow
             *("--slowms", str(2**31 - 1)),
