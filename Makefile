@@ -11,10 +11,10 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help refresh test test-full lint format docs bench bench-ingest bench-warehouse lock down clean
+.PHONY: help refresh test test-full test-security lint format docs bench bench-ingest bench-warehouse lock down clean
 
 help: ## what can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 refresh: $(READY) ## install, start and fill the sources, land, model, check, publish; again: only what is new
 	@$(BIN)/warehouse refresh
@@ -24,6 +24,9 @@ test: lint ## everything CI runs
 
 test-full: lint ## everything there is, the long tests too
 	$(BIN)/python -m pytest --run-slow
+
+test-security: $(READY) profiles.yml ## the proof of the eight promises, with its figures
+	$(BIN)/python -m pytest -s tests/security
 
 lint: $(READY) profiles.yml ## style, types, import directions, SQL, workflows
 	$(BIN)/ruff check .

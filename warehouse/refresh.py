@@ -13,6 +13,7 @@ from expectations import QualityReport, run_landing, run_publishing
 from ingestion.run import ALL_SOURCES, ingest
 from ingestion.schema import SourceName
 from warehouse import servers, simulation
+from warehouse.classify import classify_compiled
 from warehouse.core.database import open_warehouse
 from warehouse.core.disk import name_full_disk
 from warehouse.core.errors import QualityFailure, WarehouseError
@@ -123,6 +124,9 @@ def _build(settings: Settings, detail: dict[str, Any], *, landed_rows: int, full
         detail["mode"] = "full" if full else "incremental"
         state_file.write_text(json.dumps({} if full else built | {"newest_load": None}))
         result = run_dbt(settings, ["build", *(["--full-refresh"] if full else [])], progress=progress)
+        classification = classify_compiled(settings)
+        classification.demand()
+        detail["classified_columns"] = classification.columns
         state_file.write_text(json.dumps(state))
     detail.update(result.counts)
     if result.warned:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warehouse.cli import console
+from warehouse.cli import console, privacy
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
 from warehouse.core.keys import create_missing_keys
 from warehouse.core.settings import Settings, Target, get_settings, load_settings
@@ -35,6 +35,9 @@ lake_app = typer.Typer(
     help="Housekeeping of the lake: join small loads, drop versions out of retention.", no_args_is_help=True
 )
 app.add_typer(lake_app, name="lake")
+privacy_app = typer.Typer(help="Privacy and security: who did what, and who may see what.", no_args_is_help=True)
+app.add_typer(privacy_app, name="privacy")
+privacy.add_to(privacy_app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 

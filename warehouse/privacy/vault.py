@@ -1,16 +1,17 @@
 """The vault: personal values and free text by token, in their own encrypted database, outside the warehouse.
 
-Ingestion writes, nothing else reads yet but `privacy` commands. A card number is never in it.
+Ingestion writes; only `privacy` commands read. A card number is never in it.
 """
 
 from __future__ import annotations
 
 import duckdb
 
-from warehouse.core.database import attach
+from warehouse.core.database import attach, blank_connection
 from warehouse.core.keys import file_key
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
+from warehouse.privacy.scan import Needle
 
 ALIAS = "vault"
 ENTRY_COLUMNS = """
@@ -43,3 +44,23 @@ def store_entries(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
         where incoming.token is not null
     """).fetchone()
     return int(added[0]) if added else 0
+
+
+def subject_needles(settings: Settings, subject: str) -> list[Needle]:
+    """What a search for a subject looks for: the id itself, and every value the vault holds of it.
+
+    Raises:
+        ConfigurationError: there is no vault, or it does not open.
+    """
+    connection = blank_connection(settings)
+    try:
+        attach(connection, Home.of(settings).vault, ALIAS, file_key(settings, "vault"), read_only=True)
+        values = connection.execute(
+            f"select distinct value from {ALIAS}.main.entry where subject = $subject and value is not null",
+            {"subject": subject},
+        ).fetchall()
+    finally:
+        connection.close()
+    return [Needle("subject's id", subject, whole=True)] + [
+        Needle("subject's value", value, whole=True) for (value,) in values
+    ]

@@ -397,19 +397,19 @@ card_number_protection as (
         payment_method_id as subject_id,
         'card_number_protection' as evidence_kind,
         case
-            when card_number_token is null and card_number_bin is null then 'not_applicable'
+            when card_number_token is null and {{ visible_digits('card_number_bin') }} is null then 'not_applicable'
             when
                 card_number_token is not null
-                and length(card_number_bin) in (6, 8)
-                and length(card_number_last4) = 4
+                and {{ visible_digits('card_number_bin') }} in (6, 8)
+                and {{ visible_digits('card_number_last4') }} = 4
                 then 'met'
             else 'not_met'
         end as status,
         case
-            when card_number_token is null and card_number_bin is null then 'no card number'
+            when card_number_token is null and {{ visible_digits('card_number_bin') }} is null then 'no card number'
             else
-                'token, ' || cast(coalesce(length(card_number_bin), 0) as {{ type_text() }}) || ' first and '
-                || cast(coalesce(length(card_number_last4), 0) as {{ type_text() }}) || ' last digits'
+                'token, ' || cast(coalesce({{ visible_digits('card_number_bin') }}, 0) as {{ type_text() }}) || ' first and '
+                || cast(coalesce({{ visible_digits('card_number_last4') }}, 0) as {{ type_text() }}) || ' last digits'
         end as evidence_text,
         'stg_oltp__payment_method' as source_model,
         observed_at,

@@ -1,0 +1,316 @@
+"""The proof: searches everything produced, every byte and every column, for what must not be there.
+
+Card numbers and e-mail addresses are searched for as patterns, canaries and the values of one subject as themselves, in
+the spellings of :mod:`warehouse.privacy.encodings`. A finding says what was found, where, how it was spelled and how
+often; a value is never kept, printed or logged. What was searched and what could not be opened is part of the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from warehouse.core.progress import Progress, silent
+from warehouse.privacy.encodings import Unopened, members, spellings, views
+from warehouse.privacy.scanner import find_cards
+
+SHORTEST_NEEDLE = 6
+"""A shorter value stands everywhere by chance."""
+_BATCH = 5_000
+
+_ADDRESS = re.compile(rb"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}")
+_ADDRESS_IN_BINARY = re.compile(
+    rb"[A-Za-z0-9._%+-]{3,64}@(?:[A-Za-z0-9-]{2,63}\.){1,8}(?:com|net|org|edu|gov|info|biz|io|example|eu|de|fr|uk|us|jp|br)\b"
+)
+_CIPHERTEXT = (b"PARE",)
+_DUCKDB_MAGIC = slice(8, 12)
+_CARD_SQL = "[0-9]([ .-]?[0-9]){12}"
+_CHAIN_SQL = f"[0-9A-Fa-f-]{{0,36}}{_CARD_SQL.removesuffix('{12}')}{{12,}}[0-9A-Fa-f-]{{0,36}}"
+"""Digits with what stands around them, by which a digest or a UUID is known."""
+_ENCODED_SQL = (
+    "3[0-9](?:(?:2[0de])?3[0-9]){12}"  # digits in hexadecimal
+    "|(?:[MNO][DTjz][AEIMQUYcgk][wxyz0-5]){3}"  # digits in base64
+    "|%40|%3[0-9]|[\\\\]u00(?:40|3[0-9])"  # an @ or a digit in a URL or in JSON
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found, where and how it was spelled; never the value."""
+
+    channel: str
+    place: str
+    what: str
+    encoding: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.what} in {self.channel}: {self.place} ({self.encoding}, {self.count})"
+
+
+@dataclass(frozen=True)
+class Needle:
+    """A value to search for. `whole`: only where no letter or digit touches it."""
+
+    what: str
+    value: str
+    whole: bool = False
+
+
+@dataclass
+class ScanReport:
+    """What was searched, what was found, what stayed shut.
+
+    Attributes:
+        files: channel → files read; bytes: channel → bytes read, unpacked members included.
+        columns: channel → columns read through SQL; rows: channel → rows.
+        known: matches that stand just so in the project's own files or in dbt's own page: not of any source.
+        needles: how many values were searched for beside the patterns; too_short: how many could not be.
+        unopened: what could not be read, and why.
+        left_out: what is not searched, and why.
+    """
+
+    files: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+    columns: Counter[str] = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+    known: int = 0
+    needles: int = 0
+    too_short: int = 0
+    unopened: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> bool:
+        """Nothing found, nothing shut, something searched."""
+        return not self.findings and not self.unopened and bool(self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "searched": {
+                name: {
+                    "files": self.files[name],
+                    "bytes": self.bytes[name],
+                    "columns": self.columns[name],
+                    "rows": self.rows[name],
+                }
+                for name in sorted({*self.files, *self.columns})
+            },
+            "values_searched_for": self.needles,
+            "values_too_short": self.too_short,
+            "findings": [vars(item) for item in self.findings],
+            "known_matches": self.known,
+            "unopened": self.unopened,
+            "left_out": self.left_out,
+            "clean": self.clean,
+        }
+
+
+class Scan:
+    """One search: give it folders, databases and relations; read `report`."""
+
+    def __init__(
+        self, needles: Iterable[Needle], *, baseline: Iterable[Path] = (), progress: Progress = silent
+    ) -> None:
+        """Prepare the spellings.
+
+        Args:
+            needles: values to search for beside the patterns.
+            baseline: files that hold no source data (the project's own, a tool's own page); a pattern that matches
+                the same text there is counted as known. It never excuses a needle, nor a column.
+            progress: told what is being searched.
+        """
+        self.report = ScanReport()
+        self._progress = progress
+        given = list(needles)
+        kept = [needle for needle in given if len(needle.value) >= SHORTEST_NEEDLE]
+        self.report.needles, self.report.too_short = len(kept), len(given) - len(kept)
+        self._forms = [
+            (needle, encoding, form)
+            for needle in kept
+            for encoding, forms in spellings(needle.value).items()
+            for form in forms
+        ]
+        self._needle_sql = "|".join(_regex(needle) for needle in kept)
+        self._known: set[bytes] = set()
+        for path in baseline:
+            if path.is_file():
+                self._known.update(digest for _, digest in _patterns(path.read_bytes(), binary=False))
+
+    def folder(self, channel: str, root: Path, *, skip: Callable[[Path], str | None] = lambda _: None) -> None:
+        """Every byte of every file below a folder (or of one file). `skip` says why a path is left out."""
+        self._progress(channel)
+        if root.is_file():
+            self._file(channel, root, root.name)
+            return
+        for path in sorted(root.rglob("*")) if root.is_dir() else ():
+            if path.is_symlink() or not path.is_file():
+                continue
+            if (why := skip(path)) is not None:
+                self.report.left_out[str(path.relative_to(root).parts[0])] = why
+                continue
+            self._file(channel, path, str(path.relative_to(root)))
+
+    def _file(self, channel: str, path: Path, place: str) -> None:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            self.report.unopened[f"{channel}: {place}"] = type(error).__name__
+            return
+        self.report.files[channel] += 1
+        self.content(channel, place, content)
+        self.content(channel, f"the name of {place}", place.encode(errors="surrogateescape"))
+
+    def content(self, channel: str, place: str, content: bytes) -> None:
+        """One content, what it holds packed, and its other readings."""
+        self._one(channel, place, content, "")
+        try:
+            for packing, member in members(content):
+                self._one(channel, place, member, packing)
+        except Unopened as error:
+            self.report.unopened[f"{channel}: {place}"] = str(error)
+
+    def _one(self, channel: str, place: str, content: bytes, packing: str) -> None:
+        self.report.bytes[channel] += len(content)
+        found: Counter[tuple[str, str]] = Counter()
+        prefix = f"{packing}, " if packing else ""
+        for needle, encoding, form in self._forms:
+            if count := _occurrences(content, form, whole=needle.whole and encoding in {"plain", "upper"}):
+                found[needle.what, prefix + encoding] += count
+        sealed = content[:4] in _CIPHERTEXT or content[_DUCKDB_MAGIC] == b"DUCK"
+        binary = sealed or b"\0" in content[:4096]
+        self._count(content, binary, prefix + "plain", found)
+        if not sealed:
+            for encoding, view in views(content):
+                self._count(view, encoding != "utf-16", prefix + encoding, found)
+                for needle, inner, form in self._forms:
+                    if inner == "plain" and (count := _occurrences(view, form, whole=needle.whole)):
+                        found[needle.what, prefix + encoding] += count
+        self._add(channel, place, found)
+
+    def _count(
+        self,
+        content: bytes,
+        binary: bool,
+        encoding: str,
+        found: Counter[tuple[str, str]],
+        *,
+        is_data: bool = False,
+        only: str | None = None,
+    ) -> None:
+        for what, digest in _patterns(content, binary=binary):
+            if only not in {None, what}:
+                continue
+            if digest in self._known and not is_data:
+                self.report.known += 1
+            else:
+                found[what, encoding] += 1
+
+    def _add(self, channel: str, place: str, found: Mapping[tuple[str, str], int]) -> None:
+        # a file name may itself be what was found
+        shown = place if not _holds_any(place, self._forms) else "a name that is itself a finding"
+        self.report.findings += [
+            Finding(channel, shown, what, encoding, count) for (what, encoding), count in sorted(found.items())
+        ]
+
+    def database(self, channel: str, connection: duckdb.DuckDBPyConnection, catalog: str) -> None:
+        """Every column of every table of an attached database; a view holds nothing of its own."""
+        self._progress(channel)
+        tables = connection.execute(
+            "select schema_name, table_name from duckdb_tables() where database_name = $name order by all",
+            {"name": catalog},
+        ).fetchall()
+        for schema, table in tables:
+            self.relation(channel, connection, f"{schema}.{table}", f'"{catalog}"."{schema}"."{table}"')
+
+    def relation(self, channel: str, connection: duckdb.DuckDBPyConnection, place: str, relation: str) -> None:
+        """Every column of a relation, every row: in SQL what cannot be harmless, here whether it is."""
+        try:
+            columns = [str(row[0]) for row in connection.execute(f"describe select * from {relation}").fetchall()]
+            texts = ['"{}"::varchar'.format(name.replace('"', '""')) for name in columns]
+            row_text = f"concat_ws(chr(31), {', '.join(texts)})"
+            conditions = ["contains(t, '@')", f"regexp_matches(t, '{_ENCODED_SQL}')"]
+            parameters = {}
+            if self._needle_sql:
+                conditions.append("regexp_matches(t, $needles)")
+                parameters["needles"] = self._needle_sql
+            counted = connection.execute(f"select count(*) from {relation}").fetchone()
+            suspicious = connection.execute(
+                f"select {', '.join(texts)} from (select *, {row_text} as t from {relation}) "
+                f"where {' or '.join(conditions)}",
+                parameters,
+            )
+            by_column: dict[str, Counter[tuple[str, str]]] = {}
+            while rows := suspicious.fetchmany(_BATCH):
+                for row in rows:
+                    for name, value in zip(columns, row, strict=True):
+                        if value is not None:
+                            self._value(value.encode("utf-8", "surrogatepass"), by_column.setdefault(name, Counter()))
+            for name, text in zip(columns, texts, strict=True):
+                chains = connection.execute(
+                    f"select distinct unnest(regexp_extract_all({text}, '{_CHAIN_SQL}')) from {relation} "
+                    f"where regexp_matches({text}, '{_CARD_SQL}')"
+                )
+                while found_chains := chains.fetchmany(_BATCH):
+                    for (chain,) in found_chains:
+                        self._count(chain.encode(), False, "plain", by_column.setdefault(name, Counter()), is_data=True)
+        except duckdb.Error as error:
+            self.report.unopened[f"{channel}: {place}"] = type(error).__name__
+            return
+        self.report.columns[channel] += len(columns)
+        self.report.rows[channel] += int(counted[0]) if counted else 0
+        for name, found in by_column.items():
+            self._add(channel, f"{place}.{name}", found)
+
+    def _value(self, value: bytes, found: Counter[tuple[str, str]]) -> None:
+        for needle, encoding, form in self._forms:
+            if form in value and (count := _occurrences(value, form, whole=needle.whole and encoding != "base64")):
+                found[needle.what, encoding] += count
+        self._count(value, False, "plain", found, is_data=True, only="e-mail address")
+        for encoding, view in views(value):
+            self._count(view, True, encoding, found, is_data=True)
+
+
+def _patterns(content: bytes, *, binary: bool) -> Iterator[tuple[str, bytes]]:
+    """(what, digest of the match) for every card number and e-mail address."""
+    for start, end in find_cards(content):
+        yield "card number", hashlib.sha256(content[start:end]).digest()
+    if b"@" in content:
+        for match in (_ADDRESS_IN_BINARY if binary else _ADDRESS).finditer(content):
+            yield "e-mail address", hashlib.sha256(match.group(0).lower()).digest()
+
+
+def _occurrences(content: bytes, form: bytes, *, whole: bool) -> int:
+    if not whole:
+        return content.count(form)
+    count, at = 0, content.find(form)
+    while at >= 0:
+        around = content[max(0, at - 1) : at] + content[at + len(form) : at + len(form) + 1]
+        count += not any(chr(byte).isalnum() for byte in around if byte < 128)
+        at = content.find(form, at + 1)
+    return count
+
+
+def _regex(needle: Needle) -> str:
+    """A regular expression (RE2) that matches every spelling, and perhaps more."""
+    forms = {
+        re.escape(form.decode("ascii")) if form.isascii() else re.escape(form.decode("utf-8"))
+        for encoding, forms in spellings(needle.value).items()
+        if encoding != "utf-16"
+        for form in forms
+    }
+    return "|".join(sorted(forms))
+
+
+def _holds_any(place: str, forms: list[tuple[Needle, str, bytes]]) -> bool:
+    content = place.encode(errors="surrogateescape")
+    return any(form in content for _, _, form in forms) or next(_patterns(content, binary=False), None) is not None
