@@ -7,6 +7,7 @@
 | lake | the Parquet files of the lake | ingestion |
 | vault | personal data and free text | ingestion, privacy |
 | token_v1 | pseudonyms (HMAC-SHA256) | ingestion only: never in an environment that dbt sees |
+| audit | signs the audit log (Ed25519), keys the digests of statements | whoever records or verifies |
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from warehouse.core.settings import PROJECT_ROOT, Settings
 
 KEY_BYTES = 32
 WAREHOUSE_KEY_VARIABLE = "DBT_ENV_SECRET_WAREHOUSE_KEY"
-FILE_KEYS = ("published", "lake", "vault", "token_v1")
+FILE_KEYS = ("published", "lake", "vault", "token_v1", "audit")
 
 
 def create_missing_keys(settings: Settings, env_file: Path = PROJECT_ROOT / ".env") -> list[str]:

@@ -60,6 +60,16 @@ class Home:
         return self.root / "keys"
 
     @property
+    def audit(self) -> Path:
+        """The audit log: JSON lines, only ever appended to."""
+        return self.root / "audit" / "log.jsonl"
+
+    @property
+    def audit_head(self) -> Path:
+        """The signed head of the audit log, apart from it."""
+        return self.root / "audit-head" / "head.json"
+
+    @property
     def servers(self) -> Path:
         """Data and state of the embedded source systems."""
         return self.root / "servers"
