@@ -58,7 +58,7 @@ def test_a_record_says_who_what_when_where_outcome_and_resource(settings: Settin
     write_records(settings, 1)
     (entry,) = tail(settings)
     event = entry["record"]
-    assert event["actor"]["user"] == {"name": "ana", "uid": "1000"}
+    assert event["actor"]["user"] == {"name": "ana", "uid": "1000", "type": "User"}
     assert (event["class_uid"], event["activity_id"], event["type_uid"]) == (6005, 4, 600504)
     assert abs(event["time"] / 1000 - time.time()) < 60
     assert event["src_endpoint"] == {"hostname": "host-1", "ip": "192.0.2.7"}

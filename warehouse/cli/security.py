@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from warehouse.cli import console
 from warehouse.cli.context import ready_settings
+from warehouse.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from warehouse.privacy.alerts import Round
 
 audit_app = typer.Typer(help="Who did what, when, from where, with which outcome.", no_args_is_help=True)
 
@@ -17,6 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 def add_to(privacy_app: typer.Typer) -> None:
     """Hang these commands below `warehouse privacy`."""
     privacy_app.add_typer(audit_app, name="audit")
+    privacy_app.command("detect")(detect)
 
 
 @audit_app.command("verify")
@@ -75,3 +81,56 @@ def audit_tail(
                 )
             )
         console.print_table(None, ("record", "when", "who", "from", "what", "outcome", "resources"), rows)
+
+
+def detect(
+    follow: Annotated[bool, typer.Option("--follow", help="Go on looking; alerts are out within seconds.")] = False,
+    snowflake: Annotated[
+        Path | None,
+        typer.Option(
+            help="Look at rows of Snowflake's LOGIN_, QUERY_ and ACCESS_HISTORY, too: JSON lines.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="With --follow: stop after so many looks.")] = None,
+    json_: Json = False,
+) -> None:
+    """Run the detections over the audit log and alert (file, ALERT_WEBHOOK, ALERT_SYSLOG); exit 1 when undelivered."""
+    with console.errors(json_):
+        import orjson
+
+        from warehouse.privacy import alerts
+        from warehouse.privacy.detections.snowflake import from_snowflake
+
+        settings = ready_settings()
+        if follow:
+            if snowflake is not None:
+                raise ConfigurationError("--follow reads the audit log", todo="give --snowflake without --follow")
+            alerts.follow(settings, lambda found: _show_round(found, json_), rounds=rounds)
+            return
+        rows = []
+        if snowflake is not None:
+            try:
+                rows = list(from_snowflake(map(orjson.loads, snowflake.read_bytes().splitlines())))
+            except (ValueError, KeyError, TypeError):
+                raise ConfigurationError(
+                    f"{snowflake.name} does not hold rows of Snowflake's history as JSON lines",
+                    todo="the runbook (detections) has the statement that exports them",
+                ) from None
+        found = alerts.Watch(settings).look(rows)
+        _show_round(found, json_)
+        if found.undelivered:
+            raise typer.Exit(1)
+
+
+def _show_round(found: Round, as_json: bool) -> None:
+    if as_json:
+        console.print_json(found.to_dict())
+        return
+    for alert in found.new:
+        console.out.print(f"{alert.time}  {alert.severity.upper()}  {alert.detection}: {alert.why} ({alert.user})")
+    for item in found.undelivered:
+        console.out.print(f"{item.sink} did not take {item.alert.detection} ({item.reason}); it is offered again")
+    if not found.new and not found.undelivered:
+        console.out.print("nothing new")

@@ -70,6 +70,11 @@ class Home:
         return self.root / "audit-head" / "head.json"
 
     @property
+    def alerts(self) -> Path:
+        """Every alert and where it was delivered, JSON lines."""
+        return self.root / "alerts" / "alerts.jsonl"
+
+    @property
     def servers(self) -> Path:
         """Data and state of the embedded source systems."""
         return self.root / "servers"

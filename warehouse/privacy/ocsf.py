@@ -73,6 +73,8 @@ class Actor:
     address: str
     process: int
     role: str | None = None
+    kind: Literal["User", "System"] = "User"
+    """A person, or a service."""
 
     @classmethod
     def current(cls, role: str | None = None) -> Actor:
@@ -127,31 +129,20 @@ def event(
         error: the class of the failure.
         at: when, with zone; default now.
     """
-    moment = at or datetime.now(UTC)
-    user = {"name": actor.name, "uid": actor.uid}
-    record: dict[str, Any] = {
-        "metadata": {
-            "version": OCSF_VERSION,
-            "product": {"name": PRODUCT, "vendor_name": PRODUCT},
-            "event_code": activity.code,
-            "uid": uuid.uuid4().hex,
-        },
-        "time": int(moment.timestamp() * 1000),
-        "category_uid": activity.class_uid // 1000,
-        "class_uid": activity.class_uid,
-        "activity_id": activity.activity_id,
-        "type_uid": activity.class_uid * 100 + activity.activity_id,
-        "severity_id": 1,
-        "status_id": _STATUS[outcome],
-        "status": outcome.capitalize(),
-        "actor": {"user": user | ({"type": actor.role} if actor.role else {}), "process": {"pid": actor.process}},
-        "src_endpoint": {"hostname": actor.host, "ip": actor.address},
-        "resources": [{"type": item.type, "name": item.name} for item in resources],
-    }
+    record = envelope(
+        activity.class_uid,
+        activity.activity_id,
+        activity.code,
+        actor=actor,
+        outcome=outcome,
+        at=at or datetime.now(UTC),
+        uid=uuid.uuid4().hex,
+    )
+    record["resources"] = [{"type": item.type, "name": item.name} for item in resources]
     if activity.class_uid == DATASTORE:
         record["database"] = {"name": next((item.name for item in resources if item.type == "database"), "warehouse")}
     if activity.class_uid in (AUTHENTICATION, ACCESS):
-        record["user"] = user
+        record["user"] = record["actor"]["user"]
     if statement_digest is not None:
         record["query_info"] = {"query_string": statement_digest}
     if rows is not None:
@@ -160,3 +151,31 @@ def event(
     if error is not None:
         record["status_detail"] = error
     return record
+
+
+def envelope(
+    class_uid: int, activity_id: int, code: str, *, actor: Actor, outcome: Outcome, at: datetime, uid: str
+) -> dict[str, Any]:
+    """What every event has, whoever saw it: class, activity, time, actor, origin, outcome."""
+    user: dict[str, Any] = {"name": actor.name, "uid": actor.uid, "type": actor.kind}
+    if actor.role:
+        user["groups"] = [{"name": actor.role, "type": "role"}]
+    return {
+        "metadata": {
+            "version": OCSF_VERSION,
+            "product": {"name": PRODUCT, "vendor_name": PRODUCT},
+            "event_code": code,
+            "uid": uid,
+        },
+        "time": int(at.timestamp() * 1000),
+        "category_uid": class_uid // 1000,
+        "class_uid": class_uid,
+        "activity_id": activity_id,
+        "type_uid": class_uid * 100 + activity_id,
+        "severity_id": 1,
+        "status_id": _STATUS[outcome],
+        "status": outcome.capitalize(),
+        "actor": {"user": user, "process": {"pid": actor.process}},
+        "src_endpoint": {"hostname": actor.host, "ip": actor.address},
+        "resources": [],
+    }
