@@ -56,13 +56,18 @@ def run_query(settings: Settings, sql: str, *, tables: list[str] | None = None) 
         QueryError: the statement failed; the message holds no value of any row.
     """
     with open_published(settings) as connection:
-        if tables is not None:
-            tables += tables_named(connection, sql)
-        try:
-            result = connection.execute(sql)
-            return result.to_arrow_table() if result.description else pa.table({})
-        except duckdb.Error as error:
-            raise _explain(connection, error) from None
+        return ask(connection, sql, tables=tables)
+
+
+def ask(connection: duckdb.DuckDBPyConnection, sql: str, *, tables: list[str] | None = None) -> pa.Table:
+    """`run_query` on a connection that is open and locked down already, such as a role's export."""
+    if tables is not None:
+        tables += tables_named(connection, sql)
+    try:
+        result = connection.execute(sql)
+        return result.to_arrow_table() if result.description else pa.table({})
+    except duckdb.Error as error:
+        raise _explain(connection, error) from None
 
 
 def tables_named(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:

@@ -346,6 +346,9 @@ def cli(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
     """Run the command line on a small published warehouse."""
     build(settings)
     publish(settings)
+    manifest = Home.of(settings).dbt_target / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"nodes": {}, "sources": {}}')
     monkeypatch.setattr(context, "get_settings", lambda: settings)
 
     def run(*arguments: str) -> tuple[int, str]:
@@ -360,14 +363,20 @@ def test_commands_leave_their_record(settings: Settings, cli: Callable[..., tupl
     assert cli("query", "select nothing from dim_product")[0] == 8
     assert cli("publish", "--json")[0] == 0
     codes = [(e["record"]["metadata"]["event_code"], e["record"]["status"]) for e in tail(settings)]
-    assert codes == [("query", "Success"), ("query", "Failure"), ("publish", "Started"), ("publish", "Success")]
+    assert codes == [
+        ("query", "Success"),
+        ("query", "Failure"),
+        ("publish", "Started"),
+        ("role_export", "Success"),
+        ("publish", "Success"),
+    ]
     first = tail(settings)[0]["record"]
     assert {"type": "table", "name": "public.dim_product"} in first["resources"]
     assert {"type": "key", "name": "published"} in first["resources"]
     assert first["unmapped"] == {"rows": 1}
     assert "Electronics" not in Home.of(settings).audit.read_text()
     code, text = cli("privacy", "audit", "verify", "--json")
-    assert (code, json.loads(text)["records"]) == (0, 4)
+    assert (code, json.loads(text)["records"]) == (0, 5)
     assert "public.dim_product" in cli("privacy", "audit", "tail")[1]
     assert len(json.loads(cli("privacy", "audit", "tail", "-n", "2", "--json")[1])) == 2
 

@@ -413,6 +413,7 @@ def publish(json_: Json = False) -> None:
     """Swap in a new copy of the marts for readers; open readers keep theirs."""
     with console.errors(json_):
         from warehouse.core.locks import writer_lock
+        from warehouse.exports import export_configured
         from warehouse.publish import publish as run
 
         settings = _settings()
@@ -423,6 +424,8 @@ def publish(json_: Json = False) -> None:
         ):
             report = run(settings, progress)
             trail.rows = sum(report.tables.values())
+            for role in export_configured(settings, progress):
+                trail.resources.append(Resource("role", role.role))
         if json_:
             console.print_json(report.to_dict())
         else:
@@ -467,17 +470,27 @@ def bus_matrix() -> None:
 def query(
     sql: Annotated[str, typer.Argument(help="SQL on the published warehouse; `-` reads it from standard input.")],
     format_: Annotated[Format, typer.Option("--format", help="How to print the rows.")] = Format.table,
+    role: Annotated[str | None, typer.Option(help="Ask what this role may see, and nothing else (roles.yml).")] = None,
 ) -> None:
     """Ask the published warehouse, read-only: nothing in the query can reach a file, the network or a setting."""
     with console.errors():
-        from warehouse.query import run_query, write
+        from warehouse.exports import key_name, open_export
+        from warehouse.privacy.roles import load_policy
+        from warehouse.query import ask, run_query, write
 
         text = sys.stdin.read() if sql == "-" else sql
         settings = _settings()
-        with audited(settings, Activity.QUERY, keys=("published",), statement=text) as trail:
+        if role is not None:
+            load_policy().role(role)  # before anything is recorded: a name that is no role's is not written down
+        key = "published" if role is None else key_name(role)
+        with audited(settings, Activity.QUERY, keys=(key,), role=role, statement=text) as trail:
             tables: list[str] = []
             try:
-                result = run_query(settings, text, tables=tables)
+                if role is None:
+                    result = run_query(settings, text, tables=tables)
+                else:
+                    with open_export(settings, role) as connection:
+                        result = ask(connection, text, tables=tables)
                 trail.rows = result.num_rows
             finally:
                 trail.resources += [Resource("table", name) for name in tables]

@@ -23,6 +23,7 @@ def add_to(privacy_app: typer.Typer) -> None:
     """Hang these commands below `warehouse privacy`."""
     privacy_app.add_typer(audit_app, name="audit")
     privacy_app.command("detect")(detect)
+    privacy_app.command("roles")(roles)
 
 
 @audit_app.command("verify")
@@ -134,3 +135,40 @@ def _show_round(found: Round, as_json: bool) -> None:
         console.out.print(f"{item.sink} did not take {item.alert.detection} ({item.reason}); it is offered again")
     if not found.new and not found.undelivered:
         console.out.print("nothing new")
+
+
+def roles(
+    sql: Annotated[bool, typer.Option("--sql", help="Print Snowflake's DDL: roles, policies, grants.")] = False,
+    export: Annotated[str | None, typer.Option(help="Make this role's export now.")] = None,
+    json_: Json = False,
+) -> None:
+    """Who may see what, by roles.yml and the classification of the last build."""
+    with console.errors(json_):
+        from warehouse.core.settings import CATALOG
+        from warehouse.exports import classified, export_role
+        from warehouse.privacy.roles import load_policy
+        from warehouse.privacy.roles_snowflake import snowflake_ddl
+
+        settings, policy = ready_settings(), load_policy()
+        if export is not None:
+            with console.progress(quiet=json_) as progress:
+                report = export_role(settings, export, progress).to_dict()
+            console.print_json(report) if json_ else console.print_table(None, tuple(report), [tuple(report.values())])
+            return
+        known = classified(settings)
+        if sql:
+            typer.echo("".join(f"{statement};\n" for statement in snowflake_ddl(policy, known, CATALOG)), nl=False)
+            return
+        matrix = {
+            name: {item.qualified: seen for item in known if (seen := policy.columns(role, item))}
+            for name, role in policy.roles.items()
+        }
+        if json_:
+            console.print_json(matrix)
+            return
+        rows = []
+        for name, tables in matrix.items():
+            views = [view for columns in tables.values() for view in columns.values()]
+            role = policy.roles[name]
+            rows.append((name, role.kind, len(tables), views.count("plain"), views.count("masked"), role.purpose))
+        console.print_table(None, ("role", "kind", "tables", "plain", "masked", "purpose"), rows)

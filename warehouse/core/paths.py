@@ -34,6 +34,10 @@ class Home:
         """What readers open: public, features and ops. Encrypted, swapped in whole."""
         return self.root / "published" / "olap_strip_project.duckdb"
 
+    def role_export(self, role: str) -> Path:
+        """What one role may see of the published copy. Encrypted under its own key, swapped in whole."""
+        return self.root / "exports" / f"{role}.duckdb"
+
     @property
     def vault(self) -> Path:
         """Personal data and free text, apart from the warehouse, under its own key."""

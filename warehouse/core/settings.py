@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     snowflake_lake_stage: str | None = Field(
         None, description="external stage whose URL is LAKE_URI (DATABASE.SCHEMA.NAME); unset: files are sent"
     )
+    role_exports: str = Field(
+        "analyst",
+        pattern=r"^([a-z][a-z0-9_]*(,[a-z][a-z0-9_]*)*)?$",
+        description="roles whose export is made with every publish; the others' when `query --role` asks for them",
+    )
     alert_webhook: SecretStr | None = Field(None, description="https:// address that alerts are posted to")
     alert_syslog: str | None = Field(
         None, description="tls://host[:port] or, on this machine, udp://host:port: alerts as CEF"

@@ -35,6 +35,7 @@ class Activity(Enum):
     QUERY = ("query", DATASTORE, 4)
     EXPORT = ("export", DATASTORE, 1)
     PUBLISH = ("publish", DATASTORE, 6)
+    ROLE_EXPORT = ("role_export", DATASTORE, 6)
     REFRESH = ("refresh", DATASTORE, 5)
     INGEST = ("ingest", DATASTORE, 5)
     REPLAY = ("replay", DATASTORE, 5)
