@@ -40,12 +40,13 @@ class QueryError(WarehouseError):
     exit_code = 8
 
 
-def run_query(settings: Settings, sql: str) -> pa.Table:
+def run_query(settings: Settings, sql: str, *, tables: list[str] | None = None) -> pa.Table:
     """Run SQL on the published warehouse, where the catalog is `olap_strip_project` and the schema `public`.
 
     Args:
         settings: whose warehouse.
         sql: any statement; of several, the last one's rows are returned.
+        tables: filled with the published tables that the statement names, also when it fails.
 
     Returns:
         The rows. A statement without rows gives an empty table.
@@ -55,11 +56,31 @@ def run_query(settings: Settings, sql: str) -> pa.Table:
         QueryError: the statement failed; the message holds no value of any row.
     """
     with open_published(settings) as connection:
-        try:
-            result = connection.execute(sql)
-            return result.to_arrow_table() if result.description else pa.table({})
-        except duckdb.Error as error:
-            raise _explain(connection, error) from None
+        return ask(connection, sql, tables=tables)
+
+
+def ask(connection: duckdb.DuckDBPyConnection, sql: str, *, tables: list[str] | None = None) -> pa.Table:
+    """`run_query` on a connection that is open and locked down already, such as a role's export."""
+    if tables is not None:
+        tables += tables_named(connection, sql)
+    try:
+        result = connection.execute(sql)
+        return result.to_arrow_table() if result.description else pa.table({})
+    except duckdb.Error as error:
+        raise _explain(connection, error) from None
+
+
+def tables_named(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+    """`public.dim_product`, …: the tables whose names stand anywhere in a statement, as words.
+
+    Words and not the parsed tree: a name given to `query_table` or inside a nested statement counts too. What is
+    merely a word of the statement, such as a literal, is never returned unless a table has that name.
+    """
+    words = {word.lower() for word in re.findall(r"\w+", sql)}
+    found = connection.execute(
+        "select table_schema, table_name from information_schema.tables where table_catalog = ? order by all", [CATALOG]
+    ).fetchall()
+    return [f"{schema}.{table}" for schema, table in found if table.lower() in words]
 
 
 def write(table: pa.Table, output_format: Format, stream: BinaryIO) -> None:

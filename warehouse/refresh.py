@@ -22,6 +22,7 @@ from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.dbt import run_dbt
+from warehouse.exports import export_configured
 from warehouse.publish import publish
 from warehouse.report import RunReport, store_steps
 from warehouse.site import build_site
@@ -97,6 +98,7 @@ def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progr
     with report.step("publish") as detail:
         published = publish(settings, _named("publish", progress))
         detail.update(tables=len(published.tables), rows=sum(published.tables.values()), bytes=published.bytes)
+        detail["exports"] = [item.to_dict() for item in export_configured(settings, _named("publish", progress))]
     with report.step("site") as detail:
         if not unchanged:
             run_dbt(settings, ["docs", "generate", "--static"], progress=_named("site", progress))

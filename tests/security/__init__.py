@@ -1,0 +1,1 @@
+"""Security: every promise is a test that can fail."""

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warehouse.cli import console, privacy
+from warehouse.cli import console, privacy, security
+from warehouse.cli.context import audited
+from warehouse.cli.context import ready_settings as _settings
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
-from warehouse.core.keys import create_missing_keys
-from warehouse.core.settings import Settings, Target, get_settings, load_settings
+from warehouse.core.settings import Settings, Target, load_settings
+from warehouse.privacy.ocsf import Activity, Resource
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs
     from ingestion.compaction import Housekeeping
@@ -38,6 +40,10 @@ app.add_typer(lake_app, name="lake")
 privacy_app = typer.Typer(help="Privacy and security: who did what, and who may see what.", no_args_is_help=True)
 app.add_typer(privacy_app, name="privacy")
 privacy.add_to(privacy_app)
+security.add_to(privacy_app)
+
+WRITER_KEYS = ("warehouse", "published", "lake", "vault", "token_v1")
+"""What landing opens; a refresh publishes, too."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
@@ -65,15 +71,6 @@ def main() -> None:
     app()
 
 
-def _settings(target: str | None = None) -> Settings:
-    """The settings, with keys made on first use."""
-    settings = get_settings() if target is None else load_settings(dbt_target=target)
-    if "warehouse" in create_missing_keys(settings):
-        get_settings.cache_clear()
-        settings = get_settings() if target is None else load_settings(dbt_target=target)
-    return settings
-
-
 @app.command()
 def refresh(
     target: Annotated[str | None, typer.Option(help="duckdb, snowflake or spark; default DBT_TARGET.")] = None,
@@ -87,7 +84,10 @@ def refresh(
         from warehouse.refresh import refresh as run
 
         settings = _settings(target)
-        with console.progress(quiet=json_) as progress:
+        with (
+            audited(settings, Activity.REFRESH, keys=WRITER_KEYS, announce=True),
+            console.progress(quiet=json_) as progress,
+        ):
             report = run(settings, full=full, progress=progress)
         if json_:
             console.print_json(report.to_dict())
@@ -209,7 +209,12 @@ def ingest(
         if reconcile:
             _reconcile(settings, chosen, json_)
             return
-        with writer_lock(settings, "ingest"), console.progress(quiet=json_) as progress:
+        with (
+            audited(settings, Activity.INGEST, keys=WRITER_KEYS, announce=True) as trail,
+            writer_lock(settings, "ingest"),
+            console.progress(quiet=json_) as progress,
+        ):
+            trail.resources += [Resource("database", name) for name in chosen]
             if discard_pending:
                 for name, loads in discard(settings, chosen).items():
                     progress(f"{name}: {loads} loads discarded; their rows are read again")
@@ -253,7 +258,10 @@ def _follow(source: list[SourceChoice] | None, full: bool, max_batches: int | No
 
         settings = _settings()
         chosen = tuple(name for name in LIVE_SOURCES if name in {choice.value for choice in source or ()}) or FOLLOWED
-        with console.progress(quiet=json_) as progress:
+        with (
+            audited(settings, Activity.INGEST, keys=WRITER_KEYS, announce=True),
+            console.progress(quiet=json_) as progress,
+        ):
             report = run(
                 settings,
                 servers.resolve(settings),
@@ -283,7 +291,11 @@ def replay(
         from warehouse.core.locks import writer_lock
 
         settings = _settings()
-        with writer_lock(settings, "replay"), console.progress(quiet=json_) as progress:
+        with (
+            audited(settings, Activity.REPLAY, keys=("warehouse", "lake"), announce=True),
+            writer_lock(settings, "replay"),
+            console.progress(quiet=json_) as progress,
+        ):
             report = run(settings, since=since, progress=progress)
         if json_:
             console.print_json(report.to_dict())
@@ -304,7 +316,11 @@ def lake_compact(
         from warehouse.core.locks import writer_lock
 
         settings = _settings()
-        with writer_lock(settings, "lake compact"), console.progress(quiet=json_) as progress:
+        with (
+            audited(settings, Activity.HOUSEKEEPING, keys=("warehouse", "lake"), announce=True),
+            writer_lock(settings, "lake compact"),
+            console.progress(quiet=json_) as progress,
+        ):
             _show_housekeeping(compact(settings, min_loads=min_loads, dry_run=dry_run, progress=progress), json_)
 
 
@@ -320,7 +336,11 @@ def lake_retain(
         from warehouse.core.locks import writer_lock
 
         settings = _settings()
-        with writer_lock(settings, "lake retain"), console.progress(quiet=json_) as progress:
+        with (
+            audited(settings, Activity.HOUSEKEEPING, keys=("warehouse", "lake"), announce=True),
+            writer_lock(settings, "lake retain"),
+            console.progress(quiet=json_) as progress,
+        ):
             _show_housekeeping(retain(settings, days=days, dry_run=dry_run, progress=progress), json_)
 
 
@@ -336,7 +356,11 @@ def lake_unseal(
         from ingestion.sources.files.drops import unseal
         from warehouse.core.database import open_warehouse
 
-        with open_warehouse(_settings(), read_only=True) as connection:
+        settings = _settings()
+        with (
+            audited(settings, Activity.KEY_USE, keys=("warehouse", "lake"), announce=True),
+            open_warehouse(settings, read_only=True) as connection,
+        ):
             blocks = unseal(connection, file)
             first = next(blocks, b"")
             descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -390,11 +414,19 @@ def publish(json_: Json = False) -> None:
     """Swap in a new copy of the marts for readers; open readers keep theirs."""
     with console.errors(json_):
         from warehouse.core.locks import writer_lock
+        from warehouse.exports import export_configured
         from warehouse.publish import publish as run
 
         settings = _settings()
-        with writer_lock(settings, "publish"), console.progress(quiet=json_) as progress:
+        with (
+            audited(settings, Activity.PUBLISH, keys=("warehouse", "published"), announce=True) as trail,
+            writer_lock(settings, "publish"),
+            console.progress(quiet=json_) as progress,
+        ):
             report = run(settings, progress)
+            trail.rows = sum(report.tables.values())
+            for role in export_configured(settings, progress):
+                trail.resources.append(Resource("role", role.role))
         if json_:
             console.print_json(report.to_dict())
         else:
@@ -439,13 +471,30 @@ def bus_matrix() -> None:
 def query(
     sql: Annotated[str, typer.Argument(help="SQL on the published warehouse; `-` reads it from standard input.")],
     format_: Annotated[Format, typer.Option("--format", help="How to print the rows.")] = Format.table,
+    role: Annotated[str | None, typer.Option(help="Ask what this role may see, and nothing else (roles.yml).")] = None,
 ) -> None:
     """Ask the published warehouse, read-only: nothing in the query can reach a file, the network or a setting."""
     with console.errors():
-        from warehouse.query import run_query, write
+        from warehouse.exports import key_name, open_export
+        from warehouse.privacy.roles import load_policy
+        from warehouse.query import ask, run_query, write
 
         text = sys.stdin.read() if sql == "-" else sql
-        result = run_query(_settings(), text)
+        settings = _settings()
+        if role is not None:
+            load_policy().role(role)  # before anything is recorded: a name that is no role's is not written down
+        key = "published" if role is None else key_name(role)
+        with audited(settings, Activity.QUERY, keys=(key,), role=role, statement=text) as trail:
+            tables: list[str] = []
+            try:
+                if role is None:
+                    result = run_query(settings, text, tables=tables)
+                else:
+                    with open_export(settings, role) as connection:
+                        result = ask(connection, text, tables=tables)
+                trail.rows = result.num_rows
+            finally:
+                trail.resources += [Resource("table", name) for name in tables]
         with suppress(BrokenPipeError):  # `warehouse query … | head` has seen enough
             write(result, format_.value, sys.stdout.buffer)
 
@@ -470,7 +519,8 @@ def metric(
 
         if saved is not None and (names or by or where or order or limit):
             raise ConfigurationError("a saved query says itself what it asks", todo="give --saved NAME alone")
-        metrics = Metrics(_settings())
+        settings = _settings()
+        metrics = Metrics(settings)
         if saved is None and not names:
             show_definitions(metrics, json_)
             return
@@ -485,8 +535,11 @@ def metric(
         if sql:
             sys.stdout.write(statement + "\n")
             return
+        with audited(settings, Activity.QUERY, keys=("published",), statement=statement) as trail:
+            result = metrics.run(statement)
+            trail.rows = result.num_rows
         with suppress(BrokenPipeError):
-            write(metrics.run(statement), "json" if json_ else "table", sys.stdout.buffer)
+            write(result, "json" if json_ else "table", sys.stdout.buffer)
 
 
 @app.command()

@@ -127,11 +127,16 @@ def open_published(settings: Settings, *, locked_down: bool = True) -> Iterator[
         attach(connection, home.published, CATALOG, file_key(settings, "published"), read_only=True)
         connection.execute(f"USE {CATALOG}.public")
         if locked_down:
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
+            lock_down(connection)
         yield connection
     finally:
         connection.close()
+
+
+def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
+    """From here on no file, network, setting or extension can be reached from SQL."""
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
 
 
 def add_lake_key(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:

@@ -7,6 +7,8 @@
 | lake | the Parquet files of the lake | ingestion |
 | vault | personal data and free text | ingestion, privacy |
 | token_v1 | pseudonyms (HMAC-SHA256) | ingestion only: never in an environment that dbt sees |
+| role_… | the export of one role, made with it | publish, query |
+| audit | signs the audit log (Ed25519), keys the digests of statements | whoever records or verifies |
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import base64
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from warehouse.core.errors import ConfigurationError
@@ -23,7 +26,7 @@ from warehouse.core.settings import PROJECT_ROOT, Settings
 
 KEY_BYTES = 32
 WAREHOUSE_KEY_VARIABLE = "DBT_ENV_SECRET_WAREHOUSE_KEY"
-FILE_KEYS = ("published", "lake", "vault", "token_v1")
+FILE_KEYS = ("published", "lake", "vault", "token_v1", "audit")
 
 
 def create_missing_keys(settings: Settings, env_file: Path = PROJECT_ROOT / ".env") -> list[str]:
@@ -43,6 +46,14 @@ def create_missing_keys(settings: Settings, env_file: Path = PROJECT_ROOT / ".en
             _write_private(path, _fresh() + "\n")
             made.append(name)
     return made
+
+
+def ensure_file_key(settings: Settings, name: str) -> None:
+    """Make the key `name`, one that not every home needs, if it does not exist; an existing one is never replaced."""
+    folder = Home.of(settings).keys
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with suppress(FileExistsError):
+        _write_private(folder / f"{name}.key", _fresh() + "\n")
 
 
 def warehouse_key(settings: Settings) -> str:

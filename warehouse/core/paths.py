@@ -34,6 +34,10 @@ class Home:
         """What readers open: public, features and ops. Encrypted, swapped in whole."""
         return self.root / "published" / "olap_strip_project.duckdb"
 
+    def role_export(self, role: str) -> Path:
+        """What one role may see of the published copy. Encrypted under its own key, swapped in whole."""
+        return self.root / "exports" / f"{role}.duckdb"
+
     @property
     def vault(self) -> Path:
         """Personal data and free text, apart from the warehouse, under its own key."""
@@ -58,6 +62,21 @@ class Home:
     def keys(self) -> Path:
         """One file per key, 0600."""
         return self.root / "keys"
+
+    @property
+    def audit(self) -> Path:
+        """The audit log: JSON lines, only ever appended to."""
+        return self.root / "audit" / "log.jsonl"
+
+    @property
+    def audit_head(self) -> Path:
+        """The signed head of the audit log, apart from it."""
+        return self.root / "audit-head" / "head.json"
+
+    @property
+    def alerts(self) -> Path:
+        """Every alert and where it was delivered, JSON lines."""
+        return self.root / "alerts" / "alerts.jsonl"
 
     @property
     def servers(self) -> Path:

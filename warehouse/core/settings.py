@@ -79,6 +79,15 @@ class Settings(BaseSettings):
     snowflake_lake_stage: str | None = Field(
         None, description="external stage whose URL is LAKE_URI (DATABASE.SCHEMA.NAME); unset: files are sent"
     )
+    role_exports: str = Field(
+        "analyst",
+        pattern=r"^([a-z][a-z0-9_]*(,[a-z][a-z0-9_]*)*)?$",
+        description="roles whose export is made with every publish; the others' when `query --role` asks for them",
+    )
+    alert_webhook: SecretStr | None = Field(None, description="https:// address that alerts are posted to")
+    alert_syslog: str | None = Field(
+        None, description="tls://host[:port] or, on this machine, udp://host:port: alerts as CEF"
+    )
     dbt_env_secret_warehouse_key: SecretStr | None = Field(None, description="opens the warehouse; in .env")
 
     @field_validator("warehouse_home", mode="after")
@@ -113,6 +122,28 @@ class Settings(BaseSettings):
                 raise ValueError("SNOWFLAKE_URL is https://host[:port]")
             if parts.scheme == "http" and not _is_loopback(parts.hostname):
                 raise ValueError("SNOWFLAKE_URL leaves this machine without TLS: use https://")
+        return value
+
+    @field_validator("alert_webhook", mode="after")
+    @classmethod
+    def _webhook_over_tls(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+                raise ValueError("ALERT_WEBHOOK is https://host[:port]/path, without credentials")
+            if parts.scheme == "http" and not _is_loopback(parts.hostname):
+                raise ValueError("ALERT_WEBHOOK leaves this machine without TLS: use https://")
+        return value
+
+    @field_validator("alert_syslog", mode="after")
+    @classmethod
+    def _syslog_over_tls(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("tls", "udp") or not parts.hostname:
+                raise ValueError("ALERT_SYSLOG is tls://host[:port] or udp://host[:port]")
+            if parts.scheme == "udp" and not _is_loopback(parts.hostname):
+                raise ValueError("ALERT_SYSLOG leaves this machine without TLS: use tls://")
         return value
 
     @field_validator("snowflake_lake_stage", mode="after")
