@@ -92,6 +92,17 @@ def test_short_values_are_counted_not_searched() -> None:
     assert (scan.report.needles, scan.report.too_short) == (1, 1)
 
 
+def test_what_a_tools_script_reads_as_when_decoded_is_known_too(tmp_path: Path) -> None:
+    script = tmp_path / "tool.js"
+    script.write_bytes(b"var x = '" + base64.b64encode(b"4111111111111111 and more of the script") + b"';")
+    scan = Scan([], baseline=[script])
+    scan.content("site", "docs.html", b"<script>" + script.read_bytes() + b"</script>")
+    assert scan.report.findings == [] and scan.report.known == 1
+    without = Scan([])
+    without.content("site", "docs.html", script.read_bytes())
+    assert [finding.encoding for finding in without.report.findings] == ["base64"]
+
+
 def test_a_pattern_of_our_own_files_is_known_and_a_needle_never_is(tmp_path: Path) -> None:
     ours = tmp_path / "ours.md"
     ours.write_text(f"For example {FOREIGN_CARD} or {EMAIL}.")

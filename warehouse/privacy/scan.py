@@ -144,7 +144,11 @@ class Scan:
         self._known: set[bytes] = set()
         for path in baseline:
             if path.is_file():
-                self._known.update(digest for _, digest in _patterns(path.read_bytes(), binary=False))
+                content = path.read_bytes()
+                self._known.update(digest for _, digest in _patterns(content, binary=False))
+                # what a script of theirs happens to read as when decoded, it reads as wherever it is copied to
+                for encoding, view in views(content):
+                    self._known.update(digest for _, digest in _patterns(view, binary=encoding != "utf-16"))
 
     def folder(self, channel: str, root: Path, *, skip: Callable[[Path], str | None] = lambda _: None) -> None:
         """Every byte of every file below a folder (or of one file). `skip` says why a path is left out."""
