@@ -36,7 +36,7 @@ from ingestion.destinations import snowflake_sql as sql
 from ingestion.destinations.comparison import Comparison
 from ingestion.lake import LakePath, parts_sql, sql_text
 from ingestion.load import Channel, LandedTable, LoadResult, check_files
-from ingestion.raw import DLT_COLUMNS, raw_table_names
+from ingestion.raw import ADDED_COLUMNS, DLT_COLUMNS, raw_table_names
 from ingestion.schema import SourceName, Table, all_tables
 from warehouse.core.errors import ConfigurationError, LoadIncomplete, WarehouseError
 from warehouse.core.progress import Progress
@@ -206,7 +206,7 @@ class SnowflakeDestination:
     # -- what exists ---------------------------------------------------------------------------------------------
 
     def _create_missing(self) -> None:
-        """Create schemas and raw tables that are missing; never alter what exists."""
+        """Create schemas and raw tables that are missing; of what exists, only `raw_ops` gains columns."""
         found = self._session.run(sql.EXISTING_TABLES, step="reading what exists")
         existing = {(str(schema).upper(), str(name).upper()) for schema, name in found}
         missing: dict[str, list[str]] = {}
@@ -222,6 +222,11 @@ class SnowflakeDestination:
         for name in (*APPENDED, REPLACED):
             if (sql.OPS, name.upper()) not in existing:
                 missing.setdefault(sql.OPS, []).append(sql.create_table("raw_ops", name, self._operations(name)))
+        for name, column in ADDED_COLUMNS:
+            if (sql.OPS, name.upper()) in existing:
+                self._session.run(
+                    sql.add_column("raw_ops", name, *column.split(" ", 1)), step=f"adding a column to raw_ops.{name}"
+                )
         for schema, statements in missing.items():
             for statement in (sql.create_schema(schema), *statements):
                 self._session.run(statement, step=f"creating what is missing of {schema.lower()}")

@@ -102,6 +102,13 @@ def create_table(schema: str, name: str, columns: Columns) -> str:
     return f"create table if not exists {qualified(schema, name)} ({declared})"
 
 
+def add_column(schema: str, name: str, column: str, sql_type: str) -> str:
+    """DDL that gives an existing table a column it may lack."""
+    return (
+        f"alter table {qualified(schema, name)} add column if not exists {identifier(column)} {column_type(sql_type)}"
+    )
+
+
 def staging_name(schema: str, name: str) -> str:
     """The staging table of a raw table, and the stage of the same name: both live as long as the session."""
     return f"STAGED_{schema}_{name}".upper()

@@ -204,6 +204,19 @@ def test_what_a_run_wrote_down_is_brought_over_once(settings: Settings) -> None:
     ]
 
 
+def test_a_table_of_an_earlier_release_gains_its_columns(settings: Settings) -> None:
+    with opened(settings):
+        pass  # makes what is missing
+    asked(settings, "alter table raw_ops.load_manifest drop column unknown_events")
+    with opened(settings) as (connection, destination):
+        connection.execute(
+            "insert into raw_ops.load_manifest (load_id, run_id, source, table_name, finished_at, unknown_events) "
+            "values ('l', 'r', 'stream', 'payments_transactions', now(), 7)"
+        )
+        destination.store_operations()
+    assert asked(settings, "select load_id, unknown_events from raw_ops.load_manifest") == [("l", 7)]
+
+
 # -- a landing run -----------------------------------------------------------------------------------------------
 
 
@@ -310,7 +323,7 @@ def kills() -> Iterator[Any]:
             yield pytest.param(point, after, marks=marks, id=f"{point}, {'unanswered' if after else 'unsent'}")
 
 
-@pytest.mark.parametrize(("point", "after"), kills())
+@pytest.mark.parametrize(("point", "after"), list(kills()))
 def test_killed_at_a_statement_the_next_run_ends_exact(
     loaded: Settings, monkeypatch: pytest.MonkeyPatch, point: str, after: bool
 ) -> None:
@@ -475,6 +488,7 @@ def every_statement() -> list[str]:
         snowflake_sql.READ_LEDGER,
         snowflake_sql.ADD_TO_LEDGER,
         snowflake_sql.EXISTING_TABLES,
+        snowflake_sql.add_column("raw_ops", "quarantine", "resolved_at", "timestamp with time zone"),
     ]
     for table in all_tables():
         staging = snowflake_sql.staging_name(table.raw_schema, table.name)

@@ -19,6 +19,7 @@ source as (
         deleted_rows,
         quarantined_rows,
         unknown_keys as unknown_keys_count,
+        unknown_events as unknown_events_count,
         lake_files as lake_files_count,
         lake_bytes,
         amount_sum,
