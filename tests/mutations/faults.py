@@ -497,6 +497,12 @@ FAULTS = (
     ),
     ModelFault(
         SCHEMES,
+        "{{ local_date('cases.case_at', 'merchant_zones.time_zone') }}",
+        "{{ utc_date('cases.case_at') }}",
+        "a case counts on the day of Greenwich, the sales it is divided by on the shop's",
+    ),
+    ModelFault(
+        SCHEMES,
         "and numerator * 10000 >= ratio_from_bps * denominator",
         "and numerator * 10000 > ratio_from_bps * denominator",
         "a ratio exactly at the threshold is within",

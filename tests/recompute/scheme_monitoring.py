@@ -136,7 +136,8 @@ def _counts(sources: Sources) -> dict[Key, Count]:
             continue
         seen.add(case)
         sale = sold[owner]
-        count = counts[_key(sale, schemes, event["occurred_at"].date())]
+        zone = zones.of(sale["merchant_id"], event["occurred_at"])
+        count = counts[_key(sale, schemes, local_date(event["occurred_at"], zone))]
         amount = converted(event["amount"], rates.on(sale["currency"], sale["business_date"]))
         count.case_amount.append(amount)
         if event["event_type"] == "fraud.reported":

@@ -37,6 +37,15 @@ merchants as (
     from {{ ref('dim_merchant') }}
 ),
 
+merchant_zones as (
+    select
+        merchant_key,
+        {{ known_time_zone('time_zone') }} as time_zone,
+        valid_from,
+        valid_to
+    from {{ ref('dim_merchant_history') }}
+),
+
 calendar as (
     select
         date_key,
@@ -130,7 +139,7 @@ cases as (
         max(case when is_fraud then 1 else 0 end) as is_fraud,
         max(currency_code) as currency_code,
         max(abs(amount)) as amount,
-        {{ utc_date('min(occurred_at)') }} as case_date
+        min(occurred_at) as case_at
     from events
     group by
         transaction_key,
@@ -138,20 +147,25 @@ cases as (
         coalesce(case when event_type = 'fraud.reported' then report_id else dispute_id end, event_id)
 ),
 
+-- a case belongs to the shop's day, as the sales do that it is divided by
 converted_cases as (
     select
         card_payments.merchant_key,
         card_payments.card_scheme,
-        calendar.first_of_month as business_month,
         cases.case_type,
         cases.is_fraud,
+        {{ local_date('cases.case_at', 'merchant_zones.time_zone') }} as case_date,
         case
             when cases.currency_code = card_payments.currency_code
                 then {{ convert_money('cases.amount', 'card_payments.reporting_rate') }}
         end as amount_reporting
     from cases
     inner join card_payments on cases.transaction_key = card_payments.transaction_key
-    inner join calendar on cases.case_date = calendar.date_day
+    left join merchant_zones
+        on
+            card_payments.merchant_key = merchant_zones.merchant_key
+            and cases.case_at >= merchant_zones.valid_from
+            and cases.case_at < merchant_zones.valid_to
 ),
 
 -- every payment here is made at a distance: sales are captures, none of them with the card present
@@ -176,19 +190,25 @@ monthly_sales as (
 
 monthly_cases as (
     select
-        merchant_key,
-        card_scheme,
-        business_month,
-        sum(case when case_type = 'report' then 1 else 0 end) as fraud_reports,
-        sum(case when case_type = 'dispute' then 1 else 0 end) as disputes,
-        sum(case when case_type = 'dispute' then is_fraud else 0 end) as fraud_disputes,
-        sum(amount_reporting) as case_amount,
-        sum(case when case_type = 'dispute' and is_fraud = 1 then amount_reporting end) as fraud_dispute_amount
+        converted_cases.merchant_key,
+        converted_cases.card_scheme,
+        calendar.first_of_month as business_month,
+        sum(case when converted_cases.case_type = 'report' then 1 else 0 end) as fraud_reports,
+        sum(case when converted_cases.case_type = 'dispute' then 1 else 0 end) as disputes,
+        sum(case when converted_cases.case_type = 'dispute' then converted_cases.is_fraud else 0 end) as fraud_disputes,
+        sum(converted_cases.amount_reporting) as case_amount,
+        sum(
+            case
+                when converted_cases.case_type = 'dispute' and converted_cases.is_fraud = 1
+                    then converted_cases.amount_reporting
+            end
+        ) as fraud_dispute_amount
     from converted_cases
+    inner join calendar on converted_cases.case_date = calendar.date_day
     group by
-        merchant_key,
-        card_scheme,
-        business_month
+        converted_cases.merchant_key,
+        converted_cases.card_scheme,
+        calendar.first_of_month
 ),
 
 -- a month counts for a merchant when it sold in it or was disputed in it
