@@ -143,9 +143,7 @@ def _flat_boundary(table: Table) -> Boundary:
                 misfit = f"({misfit}) or not isfinite({cast})"  # no date dimension has an infinite day
             reasons.append(f"when {misfit} then 'type: {column.name}'")
         if column.minimum is not None:
-            # read exactly, or from a file, the column is text
-            below = f"try_cast({value} as {column.sql_type}) < {column.minimum}"
-            reasons.append(f"when {below} then 'range: {column.name}'")
+            reasons.append(below_minimum(column, value, column.sql_type))  # read exactly, or from a file, it is text
         vault.extend(_vault_rules(column, column.name, f"{value}::varchar"))
     tokens_only = ", ".join(f"'{c.name}', pseudonymise('quarantine', \"{c.name}\"::varchar)" for c in table.columns)
     return Boundary(
@@ -184,6 +182,11 @@ def _document_boundary(table: Table) -> Boundary:
         for node in table.document
         if node.leaf is not None and node.leaf.required
     ]
+    reasons += [
+        below_minimum(node.leaf, f"json_extract_string(doc, '$.{node.name}')")
+        for node in table.document
+        if node.leaf is not None and node.leaf.minimum is not None
+    ]
     return Boundary(
         landed=tuple(landed),
         reason=f"case {' '.join(reasons)} end",
@@ -192,6 +195,11 @@ def _document_boundary(table: Table) -> Boundary:
         vault=tuple(_node_vault_rules(table.document, "doc", "$")),
         subject=f"json_extract_string(doc, '$.{table.subject}')" if table.subject else "null::varchar",
     )
+
+
+def below_minimum(leaf: Leaf, value: str, sql_type: str = "decimal(38, 10)") -> str:
+    """A branch of a `case`: the reason where a value is below the least that its column may hold."""
+    return f"when try_cast({value} as {sql_type}) < {leaf.minimum} then 'range: {leaf.name}'"
 
 
 def leaf_parts(leaf: Leaf, text: str, *, typed: str | None = None) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ import re
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
-from ingestion.boundary import NO_REASON, Boundary, VaultRule, leaf_parts
+from ingestion.boundary import NO_REASON, Boundary, VaultRule, below_minimum, leaf_parts
 from ingestion.schema import FORBIDDEN_KEYS, PLAIN_CLASSES, TOKEN_CLASSES, Leaf, Node, Table
 
 Kind = Literal["text", "id", "double", "integer", "decimal", "boolean", "date", "null", "object", "array"]
@@ -95,6 +95,7 @@ def compile_shape(table: Table, shape: Shape) -> Boundary | None:
             return None
         document = _text(_object(table.document, tree)) + "::json"
         vault = tuple(_vault(table.document, tree, "$"))
+        reasons = _below_minima(table.document, tree)
     except _NeedsGeneral:
         return None
     cursor_at = "null"
@@ -108,9 +109,11 @@ def compile_shape(table: Table, shape: Shape) -> Boundary | None:
             ("cursor_at", f"try_cast({cursor_at} as timestamp with time zone)"),
             ("document", document),
         ),
-        reason=NO_REASON,
+        reason=f"case {' '.join(reasons)} end" if reasons else NO_REASON,
         unknown="0",
-        payload="null::json",
+        payload=f"json_object('document', pseudonymise('quarantine', {document}::varchar))"
+        if reasons
+        else "null::json",
         vault=vault,
         subject=subject.text if isinstance(subject, _Value) else "null::varchar",
     )
@@ -168,6 +171,15 @@ def _at(tree: _Object, path: list[str]) -> _Tree | None:
 
 def _is_missing(found: _Tree | None) -> bool:
     return found is None or (isinstance(found, _Value) and found.kind == "null")
+
+
+def _below_minima(fields: tuple[Node, ...], tree: _Object) -> list[str]:
+    return [
+        below_minimum(node.leaf, found.text)
+        for node in fields
+        if node.leaf is not None and node.leaf.minimum is not None
+        if isinstance(found := tree.get(node.name), _Value) and found.kind != "null"
+    ]
 
 
 def _literal(text: str) -> str:

@@ -141,6 +141,18 @@ def test_most_documents_take_the_way_by_shape(connection: duckdb.DuckDBPyConnect
     assert fast == in_general(connection, TRANSACTIONS, documents)
 
 
+@pytest.mark.parametrize("negative", [-1, -0.01, "-12.50", bson.Decimal128("-0.05"), bson.Int64(-(2**40))])
+def test_a_negative_amount_is_refused_whatever_its_type(connection: duckdb.DuckDBPyConnection, negative: Any) -> None:
+    documents = [
+        {"_id": bson.ObjectId(), "transaction_id": "TX1", "amount": negative, "location": {"ip": "10.0.0.1"}}
+        for _ in range(COPIES)
+    ]
+    fast = by_shape(connection, TRANSACTIONS, documents)
+    assert len(fast) == len(documents)
+    assert {row[2] for row in fast.values()} == {"range: amount"}
+    assert fast == in_general(connection, TRANSACTIONS, documents)
+
+
 @pytest.mark.parametrize(
     "spoilt",
     [
