@@ -18,6 +18,7 @@ SUITES: dict[str, dict[str, str]] = {
         "PostgreSQL": "benchmarks.ingest_oltp",
         "MongoDB": "benchmarks.ingest_mongodb",
         "Kafka": "benchmarks.ingest_stream",
+        "Idle": "benchmarks.ingest_idle",
     },
     "warehouse": {
         "Warehouse": "benchmarks.warehouse",

@@ -11,6 +11,7 @@ import platform
 import resource
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,19 +40,48 @@ class Outcome:
     processor_seconds: float | None = None
 
 
+class Stopwatch:
+    """Times a case from here on, by the wall clock and by processor time: of this process and of programs it ran."""
+
+    def __init__(self) -> None:
+        self._processor = _processor_seconds()
+        self._started = time.perf_counter()
+        self._taken: tuple[float, float] | None = None
+
+    def stop(self) -> None:
+        """What follows, such as counting what arrived, is not measured."""
+        self._taken = time.perf_counter() - self._started, _processor_seconds() - self._processor
+
+    def outcome(self, rows: int, total: Decimal | None = None) -> Outcome:
+        """What was measured up to :meth:`stop`, or up to now."""
+        if self._taken is None:
+            self.stop()
+        seconds, processor = self._taken or (0.0, 0.0)
+        return Outcome(seconds, rows, total, processor)
+
+
 @dataclass(frozen=True)
 class Summary:
-    """A case over its repeats: median seconds, the highest peak of resident memory in MB, each repeat's seconds."""
+    """A case over its repeats: median seconds, the highest peak of resident memory in MB, each repeat's seconds.
+
+    `processor` is the median of processor seconds, None where a case does not measure them.
+    """
 
     seconds: float
     peak_mb: float
     rows: int
     repeats: tuple[float, ...] = ()
+    processor: float | None = None
 
     @property
     def rate(self) -> float:
         """Rows a second."""
         return self.rows / self.seconds
+
+    def told(self, unit: str = "rows") -> str:
+        """For people: seconds by both clocks, and the rate."""
+        processor = "" if self.processor is None else f" ({self.processor:.2f} s of processor)"
+        return f"{self.seconds:.2f} s{processor}, {self.rate / 1000:,.0f}k {unit}/s"
 
 
 @dataclass(frozen=True)
@@ -116,11 +146,13 @@ def check(name: str, outcome: Outcome, expected: tuple[int, Decimal]) -> None:
 
 def summary(runs: Sequence[tuple[Outcome, float]]) -> Summary:
     """Median and peak of one case's repeats."""
+    processor = [outcome.processor_seconds for outcome, _ in runs if outcome.processor_seconds is not None]
     return Summary(
         statistics.median(outcome.seconds for outcome, _ in runs),
         max(peak for _, peak in runs),
         runs[0][0].rows,
         tuple(outcome.seconds for outcome, _ in runs),
+        statistics.median(processor) if processor else None,
     )
 
 
@@ -138,6 +170,7 @@ def write_results(sections: Mapping[str, Sequence[Row]], path: Path = RESULTS) -
         "# Measured",
         "",
         "A ratio is the median over pairs of neighbouring runs; seconds are of a shared machine.",
+        "Processor seconds are of the measuring process; what the source's server takes is only in the wall clock.",
         "A path ends where its name says: *sealed lake* is extraction (read, treated, written as encrypted Parquet,",
         "sealed), *raw* is all of landing (the load into the warehouse and the manifest too). A ratio is of that path.",
         "Written by `python -m benchmarks`, each section by the last run that measured it.",
@@ -187,6 +220,11 @@ def _measured(sender: object, function: Callable[..., Outcome], arguments: tuple
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     peak = max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1024
     sender.send((outcome, peak))  # type: ignore[attr-defined]  # a connection: multiprocessing names no class for it
+
+
+def _processor_seconds() -> float:
+    used = [resource.getrusage(kind) for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def _line(row: Row) -> str:

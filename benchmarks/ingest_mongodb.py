@@ -1,7 +1,8 @@
 """MongoDB → lake, beside draining the raw batches undecoded and beside a loader that takes one document at a time.
 
 Documents like `Transactions`, with three personal values each, and the same without them: tokens are the larger part of
-the work, and the goal is about reading. `BENCH_DOCUMENTS` sets their number.
+the work, and the goal is about reading. `BENCH_DOCUMENTS` sets their number. The goal's path ends with the sealed files
+of the lake; what the whole landing takes, up to the rows in the warehouse, is reported beside it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import dataclasses
 import os
 import random
 import tempfile
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -23,11 +23,12 @@ import pyarrow.parquet as pq
 from bson import Decimal128, ObjectId
 from pymongo import MongoClient
 
-from benchmarks.harness import Case, Outcome, Row, Summary, interleaved, paired
-from benchmarks.landing_case import Home, embedded, land
+from benchmarks.harness import Case, Outcome, Row, Stopwatch, Summary, interleaved, paired
+from benchmarks.landing_case import Home, embedded, ingested, land, without_landings
 from ingestion.schema import Table, tables
 from ingestion.sources.mongodb import MongoReader
 from ingestion.sources.mongodb.reader import DATABASE
+from warehouse import servers
 from warehouse.privacy.tokens import pseudonym
 
 DOCUMENTS = int(os.environ.get("BENCH_DOCUMENTS", "200000"))
@@ -46,6 +47,7 @@ def measure() -> list[Row]:
             cases: dict[str, Case] = {
                 "drained": (drained, (str(endpoints.mongodb_uri), collection)),
                 "landed": (landed, (home, collection)),
+                "whole": (whole, (home, collection)),
                 "one": (one_at_a_time, (str(endpoints.mongodb_uri), collection)),
             }
             rows += _rows(interleaved(cases, (DOCUMENTS, total), REPEATS), label, has_goal=collection == PLAIN)
@@ -71,10 +73,10 @@ def drained(uri: str, collection: str) -> Outcome:
     """Every batch received, nothing decoded."""
     with MongoClient[dict[str, Any]](uri) as client:
         count = client[DATABASE][collection].estimated_document_count()
-        started = time.perf_counter()
+        clock = Stopwatch()
         for batch in client[DATABASE][collection].find_raw_batches({}):
             len(batch)
-        return Outcome(time.perf_counter() - started, count)
+        return clock.outcome(count)
 
 
 def landed(home: Home, collection: str) -> Outcome:
@@ -83,12 +85,19 @@ def landed(home: Home, collection: str) -> Outcome:
     return land(settings, _table(collection), lambda found, at: MongoReader(found, settings, str(at.mongodb_uri)))
 
 
+def whole(home: Home, collection: str) -> Outcome:
+    """All of landing, where nothing has landed before."""
+    settings = home.settings()
+    without_landings(settings)
+    return ingested(settings, servers.resolve(settings), _table(collection))
+
+
 def one_at_a_time(uri: str, collection: str) -> Outcome:
     """The usual loader: a dictionary per document, its personal values replaced one by one, rows into Parquet."""
     key = bytes(32)
     with MongoClient[dict[str, Any]](uri) as client, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "one.parquet"
-        started = time.perf_counter()
+        clock = Stopwatch()
         rows = 0
         schema = pa.schema([("_id", pa.string()), ("document", pa.string())])
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -96,7 +105,7 @@ def one_at_a_time(uri: str, collection: str) -> Outcome:
                 treated = [(str(document["_id"]), _treated(document, key)) for document in batch]
                 writer.write_batch(pa.record_batch([*map(list, zip(*treated, strict=True))], schema=schema))
                 rows += len(treated)
-        return Outcome(time.perf_counter() - started, rows)
+        return clock.outcome(rows)
 
 
 def _batched(documents: Any) -> Iterator[list[dict[str, Any]]]:
@@ -148,10 +157,10 @@ def _document(number: int, draws: random.Random) -> dict[str, Any]:
 
 def _rows(found: dict[str, Summary], label: str, *, has_goal: bool) -> list[Row]:
     ours, drain, one = found["landed"], found["drained"], found["one"]
-    limit, peer = paired(ours, drain), paired(ours, one)
+    limit, peer, landing = paired(ours, drain), paired(ours, one), paired(found["whole"], drain)
 
     def told(case: Summary) -> str:
-        return f"{case.seconds:.2f} s, {case.rate / 1000:,.0f}k documents/s"
+        return case.told("documents")
 
     return [
         Row(
@@ -164,4 +173,11 @@ def _rows(found: dict[str, Summary], label: str, *, has_goal: bool) -> list[Row]
             ours.peak_mb,
         ),
         Row("the same", told(ours), f"one document at a time ({told(one)})", peer, "≥ 3", peer >= 3, one.peak_mb),
+        Row(
+            f"MongoDB → sealed lake → raw, {label}",
+            told(found["whole"]),
+            f"drained raw batches ({told(drain)})",
+            landing,
+            peak_mb=found["whole"].peak_mb,
+        ),
     ]

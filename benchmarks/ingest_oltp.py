@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from benchmarks.harness import (
     Case,
     Outcome,
     Row,
+    Stopwatch,
     Summary,
     check,
     interleaved,
@@ -35,18 +35,16 @@ from benchmarks.harness import (
     run_case,
     summary,
 )  # fmt: skip
+from benchmarks.landing_case import ingested, only, without_landings
 from ingestion import boundary, landing
 from ingestion.lake import Lake
-from ingestion.load import read_state
 from ingestion.raw import create_raw_tables
-from ingestion.run import ingest
-from ingestion.schema import Leaf, Table, tables
+from ingestion.schema import Leaf, Table
 from ingestion.sources.oltp import OltpReader
 from warehouse import servers
 from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.keys import create_missing_keys
-from warehouse.core.paths import Home
 from warehouse.core.settings import Settings, load_settings
 from warehouse.privacy.tokens import token_key
 
@@ -105,20 +103,17 @@ def pinned(history: bool = False, name: str = "payment") -> Table:
 def drained(source: str, name: str) -> Outcome:
     """The limit: binary COPY, thrown away."""
     with psycopg.connect(source) as connection, connection.cursor() as cursor:
-        started = time.perf_counter()
+        clock = Stopwatch()
         with cursor.copy(f"copy {name} to stdout (format binary)".encode()) as copy:
             for _ in copy:
                 pass
-        seconds = time.perf_counter() - started
-        return Outcome(seconds, cursor.rowcount)
+        return clock.outcome(cursor.rowcount)
 
 
 def appended(source: str, home: Path, name: str, history: bool) -> Outcome:
     """Ours, from PostgreSQL to the raw table, into a home where nothing has landed."""
     settings = _settings(home)
-    shutil.rmtree(Home.of(settings).lake, ignore_errors=True)
-    for path in home.glob("warehouse.duckdb*"):
-        path.unlink()
+    without_landings(settings)
     return _ingested(settings, source, pinned(history, name))
 
 
@@ -141,15 +136,14 @@ def extracted(source: str, home: Path, name: str) -> Outcome:
     """Ours, as far as the sealed lake."""
     settings, table = _settings(home), pinned(name=name)
     lake = Lake(settings)
-    shutil.rmtree(Home.of(settings).lake, ignore_errors=True)
-    (home / "warehouse.duckdb").unlink(missing_ok=True)
+    without_landings(settings)
     with open_warehouse(settings, postgres=True, memory_limit=settings.memory_limit) as connection:
         connection.execute("set preserve_insertion_order = false")
-        _only(table)
+        only(table)
         create_raw_tables(connection)
         boundary.install(connection, token_key(settings))
         landing.prepare(connection)
-        started = time.perf_counter()
+        clock = Stopwatch()
         with OltpReader(connection, settings, source) as reader:
             reader.check_shape([table])
             plan = reader.plan(table, {}, full=False)
@@ -158,13 +152,13 @@ def extracted(source: str, home: Path, name: str) -> Outcome:
                 target.add(relation)
             counts = target.finish()
         lake.seal("oltp", table.name, "bench", {"rows": {path.name: rows for path, rows in counts.files.items()}})
-        seconds = time.perf_counter() - started
+        clock.stop()
         files = ", ".join(f"'{path}'" for path in counts.files)
         rows, total = _row(
             connection,
             f"select count(*), sum(amount) from read_parquet([{files}], encryption_config = {{footer_key: 'lake'}})",
         )
-    return Outcome(seconds, rows, total)
+    return clock.outcome(rows, total)
 
 
 def by_dlt(source: str, name: str, backend: str) -> Outcome:
@@ -174,13 +168,13 @@ def by_dlt(source: str, name: str, backend: str) -> Outcome:
 
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.duckdb"
-        started = time.perf_counter()
+        clock = Stopwatch()
         pipeline = dlt.pipeline("peer", pipelines_dir=folder, destination=dlt.destinations.duckdb(str(database)))
         table = sql_table(source.replace("postgresql://", "postgresql+psycopg://"), name, backend=backend)  # type: ignore[arg-type]
         pipeline.run(table, dataset_name="peer", table_name="payment")
-        seconds = time.perf_counter() - started
+        clock.stop()
         with duckdb.connect(str(database)) as connection:
-            return Outcome(seconds, *_row(connection, "select count(*), sum(amount)::decimal(38, 4) from peer.payment"))
+            return clock.outcome(*_row(connection, "select count(*), sum(amount)::decimal(38, 4) from peer.payment"))
 
 
 def by_rivet(program: str, source: str, name: str) -> Outcome:
@@ -193,24 +187,24 @@ def by_rivet(program: str, source: str, name: str) -> Outcome:
             f"destination: {{type: local, path: {folder}/out/}}, "
             "columns: {amount: 'decimal(18,4)', tax: 'decimal(18,4)'}}]\n"
         )
-        started = time.perf_counter()
+        clock = Stopwatch()
         peak_of_command([program, "--no-notify", "run", "--config", str(config)], {"BENCH_SOURCE": source})
-        seconds = time.perf_counter() - started
+        clock.stop()
         with duckdb.connect() as connection:
             found = _row(connection, f"select count(*), sum(amount) from '{folder}/out/**/*.parquet'")
-        return Outcome(seconds, *found)
+        return clock.outcome(*found)
 
 
 def by_sling(program: str, source: str, name: str) -> Outcome:
     """sling, into plain Parquet."""
     with tempfile.TemporaryDirectory() as folder:
         command = [program, "run", "--src-conn", "BENCH_SOURCE", "--src-stream", f"public.{name}"]
-        started = time.perf_counter()
+        clock = Stopwatch()
         peak_of_command([*command, "--tgt-object", f"file://{folder}/out.parquet"], {"BENCH_SOURCE": source})
-        seconds = time.perf_counter() - started
+        clock.stop()
         with duckdb.connect() as connection:
             found = _row(connection, f"select count(*), sum(amount)::decimal(38, 4) from '{folder}/out.parquet'")
-        return Outcome(seconds, *found)
+        return clock.outcome(*found)
 
 
 # -- the suite ---------------------------------------------------------------------------------------------------
@@ -274,12 +268,12 @@ def measure() -> list[Row]:
     flat = large.peak_mb / found["lake"].peak_mb
     quiet, keys = idle["quiet"], idle["keys"]
     return [
-        Row(f"COPY binary, drained (all: median of {REPEATS})", _said(drain_s)),
+        Row(f"COPY binary, drained (all: median of {REPEATS})", drain_s.told()),
         _ratio("append: source → sealed lake → raw", append, "drained COPY", paired(append, drain_s), 0.40),
         _ratio("the same", append, f"dlt sqlalchemy ({PEER_ROWS:,} rows)", append.rate / peers["sqlalchemy"].rate, 12),
         _ratio("the same", append, f"dlt pyarrow ({PEER_ROWS:,} rows)", append.rate / peers["pyarrow"].rate, 4),
         _ratio("append with history (written twice)", found["history"], "append", paired(found["history"], append)),
-        _ratio("merge, every row changed", merge, f"append ({_said(made)})", paired(merge, made), 0.6),
+        _ratio("merge, every row changed", merge, f"append ({made.told()})", paired(merge, made), 0.6),
         Row("merge, memory", f"{merge.peak_mb:.0f} MB", "", None, "≤ 800 MB", merge.peak_mb <= 800, merge.peak_mb),
         _peer("source → sealed lake", found["lake"], "rivet-cli", found.get("rivet"), 0.9),
         _peer("source → sealed lake", found["lake"], "sling", found.get("sling")),
@@ -287,7 +281,7 @@ def measure() -> list[Row]:
             f"memory of extraction, {LARGE_ROWS:,} rows", f"{large.peak_mb:.0f} MB", f"{ROWS:,} rows", flat,
             "± 15 %", 0.85 <= flat <= 1.15, large.peak_mb,
         ),
-        Row(f"append, {LARGE_ROWS:,} rows", _said(whole), "", None, "≤ 4096 MB", whole.peak_mb <= 4096, whole.peak_mb),
+        Row(f"append, {LARGE_ROWS:,} rows", whole.told(), "", None, "≤ 4096 MB", whole.peak_mb <= 4096, whole.peak_mb),
         Row(f"no-change run by cursor, {ROWS:,} rows", f"{quiet.seconds:.2f} s", "", None, "≈ 2 s", quiet.seconds <= 2),
         _reconciled(quiet, keys),
         _reconciled(large_idle["quiet"], large_idle["keys"]),
@@ -305,19 +299,15 @@ def _reconciled(quiet: Summary, keys: Summary) -> Row:
     )  # fmt: skip
 
 
-def _said(found: Summary) -> str:
-    return f"{found.seconds:.2f} s, {found.rate / 1000:,.0f}k rows/s"
-
-
 def _ratio(what: str, found: Summary, against: str, ratio: float, goal: float | None = None) -> Row:
     met = None if goal is None else ratio >= goal
-    return Row(what, _said(found), against, ratio, "" if goal is None else f"≥ {goal}", met, found.peak_mb)
+    return Row(what, found.told(), against, ratio, "" if goal is None else f"≥ {goal}", met, found.peak_mb)
 
 
 def _peer(what: str, found: Summary, name: str, peer: Summary | None, goal: float | None = None) -> Row:
     if peer is None:
-        return Row(what, _said(found), f"{name}: not measured, its program is not here", peak_mb=found.peak_mb)
-    return _ratio(what, found, f"{name} ({_said(peer)}, {peer.peak_mb:.0f} MB)", paired(found, peer), goal)
+        return Row(what, found.told(), f"{name}: not measured, its program is not here", peak_mb=found.peak_mb)
+    return _ratio(what, found, f"{name} ({peer.told()}, {peer.peak_mb:.0f} MB)", paired(found, peer), goal)
 
 
 @contextmanager
@@ -361,25 +351,8 @@ def _fill(endpoints: Endpoints, name: str, rows: int, shift: int = 0) -> tuple[i
     return found or (0, Decimal(0))
 
 
-def _only(table: Table) -> None:
-    """This process knows no other table of PostgreSQL."""
-    known = tables("oltp")
-    known.clear()
-    known[table.name] = table
-
-
 def _ingested(settings: Settings, source: str, table: Table, *, full: bool = True, **options: Any) -> Outcome:
-    _only(table)
-    endpoints = Endpoints(source, None, None)
-    with open_warehouse(settings, postgres=True) as connection:  # start-up is not measured: extensions, raw tables
-        create_raw_tables(connection)
-        read_state(connection, settings, "oltp")
-    started = time.perf_counter()
-    ingest(settings, endpoints, run_id="bench", sources=("oltp",), full=full, **options)
-    seconds = time.perf_counter() - started
-    with open_warehouse(settings, read_only=True) as connection:
-        found = _row(connection, "select count(*), sum(amount) from raw_oltp.payment where _deleted_at is null")
-    return Outcome(seconds, *found)
+    return ingested(settings, Endpoints(source, None, None), table, full=full, **options)
 
 
 def _row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from decimal import Decimal
 
 import duckdb
 
-from benchmarks.harness import Case, Outcome, Row, interleaved, paired
+from benchmarks.harness import Case, Outcome, Row, Stopwatch, interleaved, paired
 from warehouse.privacy import tokens
 
 VALUES = int(os.environ.get("BENCH_TOKENS", "1000000"))
@@ -28,11 +27,11 @@ def measure() -> list[Row]:
         found = interleaved(cases, (VALUES, Decimal(0)), REPEATS)
         token, digest = found["token"], found["digest"]
         ratio = 1 / paired(token, digest)
-        said = f"{token.seconds:.2f} s, {token.rate / 1000:,.0f}k/s"
+        said = token.told("tokens")
         rows += [
             Row(f"token of an {domain}" if domain != "name" else "token of a name", said, "", None, "≥ 500k/s",
                 token.rate >= 500_000, token.peak_mb),
-            Row("the same", said, f"SHA-256 of the column ({digest.seconds:.2f} s)", ratio, "≤ 3.5", ratio <= 3.5),
+            Row("the same", said, f"SHA-256 of the column ({digest.told('values')})", ratio, "≤ 3.5", ratio <= 3.5),
         ]  # fmt: skip
     return rows
 
@@ -44,7 +43,7 @@ def hashed(domain: str | None, value: str) -> Outcome:
         tokens.install(connection, bytes(32))
         connection.execute(f"create table people as select {value} as value from range({VALUES}) as numbers (i)")
         result = "sha256(value)" if domain is None else f"pseudonymise('{domain}', value)"
-        started = time.perf_counter()
+        clock = Stopwatch()
         row = connection.execute(f"select count(t), max(t) from (select {result} as t from people)").fetchone()
-        seconds = time.perf_counter() - started
-    return Outcome(seconds, row[0] if row else 0)
+        clock.stop()
+    return clock.outcome(row[0] if row else 0)

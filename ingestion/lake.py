@@ -34,6 +34,9 @@ LakePath = Path | ObjectPath
 SEAL = "_manifest.json"
 LOADED = "_loaded"
 _HASH_BYTES = 2**20
+_DICTIONARY_VALUES = 1_000
+"""A column chunk with more distinct values has no dictionary. DuckDB would collect a fifth of a row group's values
+before it gives up: a third of what writing keys and hashes costs, for one per cent of their size."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 """What a folder may be called: no separator and no leading dot, so that nothing escapes the lake."""
 
@@ -252,7 +255,8 @@ def write_part(connection: duckdb.DuckDBPyConnection, select_sql: str, path: Lak
     result = connection.execute(
         f"COPY ({select_sql}) TO {sql_text(partial)} "
         # only DuckDB reads these: the newer encodings and the fastest level are smaller together, and a fifth cheaper
-        "(FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
+        f"(FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
+        f"DICTIONARY_SIZE_LIMIT {_DICTIONARY_VALUES}, "
         f"ENCRYPTION_CONFIG {{footer_key: '{LAKE_KEY_NAME}'}})"
     ).fetchone()
     partial.replace(path)

@@ -34,6 +34,13 @@ HISTORY_LOAD = '"_load_id"'
 """What a history's rows are replaced by."""
 
 
+class HeldCredentials(DuckDbCredentials):
+    """A connection that is held has no address. dlt would import SQLAlchemy to write one down: half a second a run."""
+
+    def __str__(self) -> str:
+        return CATALOG
+
+
 class HeldSqlClient(DuckDbSqlClient):
     """Names the attached catalog in every statement and leaves the connection's own settings alone."""
 
@@ -162,4 +169,4 @@ def held_warehouse(connection: duckdb.DuckDBPyConnection) -> HeldDuckDB:
 
     The connection stays open and stays the caller's: dlt closes only the cursors it made.
     """
-    return HeldDuckDB(credentials=DuckDbCredentials(connection))
+    return HeldDuckDB(credentials=HeldCredentials(connection))
