@@ -32,7 +32,7 @@ from warehouse.core.database import open_warehouse
 from warehouse.core.keys import create_missing_keys
 from warehouse.core.paths import Home
 from warehouse.core.settings import CATALOG, Settings, load_settings
-from warehouse.dbt import run_dbt
+from warehouse.dbt import build_memory, run_dbt
 
 ROWS = int(os.environ.get("BENCH_LARGE_ROWS", "1000000"))
 REPEATS = int(os.environ.get("BENCH_REPEATS", "3"))
@@ -77,7 +77,8 @@ def bare_case(home: Path, key: str) -> Outcome:
     statements = list(_statements(Home.of(settings).dbt_target))
     before = _processor(resource.RUSAGE_SELF)
     started = time.perf_counter()
-    with open_warehouse(settings) as connection:  # as the profile: DuckDB's own limits of threads and memory
+    with open_warehouse(settings, memory_limit=build_memory(settings)) as connection:
+        connection.execute("set preserve_insertion_order = false")  # as the profile
         for statement in statements:
             connection.execute(statement)
         connection.execute(f"checkpoint {CATALOG}")

@@ -69,6 +69,11 @@ class Settings(BaseSettings):
         pattern=r"^[1-9][0-9]*(MB|GB)$",
         description="what landing may hold in memory; beyond it DuckDB spills, encrypted, below WAREHOUSE_HOME",
     )
+    warehouse_memory: str | None = Field(
+        None,
+        pattern=r"^[1-9][0-9]*(MB|GB)$",
+        description="what DuckDB may hold in memory during a build; unset: 3 GB, or half of a machine with less than 6",
+    )
     snowflake_account: str | None = None
     snowflake_user: str | None = None
     snowflake_private_key_path: Path | None = Field(None, description="PKCS#8 PEM; there is no password login")
