@@ -111,7 +111,7 @@ class Boundary:
     subject: str
 
 
-def install(connection: duckdb.DuckDBPyConnection, key: bytes) -> None:
+def install(connection: duckdb.DuckDBPyConnection, key: tokens.TokenKey) -> None:
     """Define the boundary's functions on this connection and give it the token key."""
     tokens.install(connection, key)
     for macro in _MACROS:

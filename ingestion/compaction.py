@@ -58,7 +58,7 @@ def compact(
     done = []
     lake = Lake(settings)
     with open_warehouse(settings, memory_limit=settings.memory_limit) as connection:
-        _settle_all(connection, settings, lake, progress)
+        settle_all(connection, settings, lake, progress)
         for table in all_tables():
             sealed = lake.sealed_loads(table.source, table.name)
             small = [load for load in sealed if load.size < SMALL_BYTES]
@@ -86,7 +86,7 @@ def retain(settings: Settings, *, days: int, dry_run: bool = False, progress: Pr
     done = []
     lake = Lake(settings)
     with open_warehouse(settings, memory_limit=settings.memory_limit) as connection:
-        _settle_all(connection, settings, lake, progress)
+        settle_all(connection, settings, lake, progress)
         for table in all_tables():
             sealed = lake.sealed_loads(table.source, table.name)
             connection.execute(
@@ -125,7 +125,7 @@ def _replace(
         load.verify()
     erased = erased_sql(connection, table) or "false"
     relation = f"select * from ({loads_sql(connection, table, loads)}) as version where ({kept}) and not {erased}"
-    load_id = _fresh_id(lake, table, loads)
+    load_id = fresh_id(lake, table, loads)
     path = lake.part_path(table.source, table.name, load_id, 0)
     rows = write_part(connection, relation, path)
     if not rows:
@@ -186,7 +186,7 @@ def _retain_history(connection: duckdb.DuckDBPyConnection, table: Table, old: st
     return _one(connection, f"delete from {history} as version where {condition}")
 
 
-def _fresh_id(lake: Lake, table: Table, loads: Sequence[SealedLoad]) -> str:
+def fresh_id(lake: Lake, table: Table, loads: Sequence[SealedLoad]) -> str:
     """Sorts right after the newest of `loads`, and is no load's yet: `<load>.c1`, `.c2` …"""
     taken = {load.load_id for load in lake.sealed_loads(table.source, table.name)}
     base = max(load.load_id for load in loads).partition(".c")[0]
@@ -196,7 +196,8 @@ def _fresh_id(lake: Lake, table: Table, loads: Sequence[SealedLoad]) -> str:
     return f"{base}.c{generation:03d}"
 
 
-def _settle_all(connection: duckdb.DuckDBPyConnection, settings: Settings, lake: Lake, progress: Progress) -> None:
+def settle_all(connection: duckdb.DuckDBPyConnection, settings: Settings, lake: Lake, progress: Progress) -> None:
+    """Leave nothing in flight: pending packages are loaded, doubtful loads settled, replaced ones deleted."""
     create_raw_tables(connection)
     sources: tuple[SourceName, ...] = ("oltp", "mongodb", "stream")
     for source in sources:

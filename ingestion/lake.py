@@ -134,6 +134,22 @@ class Lake:
         facts = {name: value for name, value in manifest.items() if name != "rows"}
         _write_durably(folder / SEAL, json.dumps({**facts, "files": files}, indent=1, sort_keys=True))
 
+    def reseal(self, load: SealedLoad, files: Mapping[str, LakePath]) -> None:
+        """Make `files` (name of an old one → the new one with its rows, in the same folder) the load's, atomically.
+
+        The old files are deleted once the new seal is durable. What the load holds and says of itself stays.
+        """
+        folder = self.load_folder(load.source, load.table, load.load_id)
+        described = [
+            {"name": path.name, "rows": old.rows, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+            for old in load.files
+            for path in (files.get(old.path.name, old.path),)
+        ]
+        facts = {**load.manifest, "files": described}
+        _write_durably(folder / SEAL, json.dumps(facts, indent=1, sort_keys=True))
+        for name in files:
+            (folder / name).unlink(missing_ok=True)
+
     def mark_loaded(self, source: str, table: str, load_id: str) -> None:
         """Note that the warehouse committed the load; safe to repeat."""
         marker = self.load_folder(source, table, load_id) / LOADED
@@ -221,19 +237,19 @@ def lake_folder(settings: Settings) -> LakePath:
     return local_folder(settings.lake_uri, "LAKE_URI")
 
 
-def parts_sql(files: Sequence[LakePath]) -> str:
-    """SQL: a table function over parts of one lake. The connection knows the lake's key or its bucket."""
+def parts_sql(files: Sequence[LakePath], key: str = LAKE_KEY_NAME) -> str:
+    """SQL: a table function over parts of one lake. The connection knows the key of this name, or its bucket."""
     paths = ", ".join(sql_text(path) for path in files)
     if isinstance(files[0], ObjectPath):
         return f"read_parquet([{paths}])"
-    return f"read_parquet([{paths}], encryption_config = {{footer_key: '{LAKE_KEY_NAME}'}})"
+    return f"read_parquet([{paths}], encryption_config = {{footer_key: '{key}'}})"
 
 
-def write_part(connection: duckdb.DuckDBPyConnection, select_sql: str, path: LakePath) -> int:
+def write_part(connection: duckdb.DuckDBPyConnection, select_sql: str, path: LakePath, key: str = LAKE_KEY_NAME) -> int:
     """Write a query's rows to a Parquet file of the lake and return how many there were.
 
-    On disk the file is encrypted under the lake's key, which `connection` must know, and gets its name only when it
-    is complete. On S3 the store encrypts it; what a failed write left is deleted.
+    On disk the file is encrypted under the lake's key, which `connection` knows by the name `key`, and gets its name
+    only when it is complete. On S3 the store encrypts it; what a failed write left is deleted.
 
     Raises:
         ConfigurationError: the store did not encrypt the object.
@@ -255,9 +271,9 @@ def write_part(connection: duckdb.DuckDBPyConnection, select_sql: str, path: Lak
     result = connection.execute(
         f"COPY ({select_sql}) TO {sql_text(partial)} "
         # only DuckDB reads these: the newer encodings and the fastest level are smaller together, and a fifth cheaper
-        f"(FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
+        "(FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
         f"DICTIONARY_SIZE_LIMIT {_DICTIONARY_VALUES}, "
-        f"ENCRYPTION_CONFIG {{footer_key: '{LAKE_KEY_NAME}'}})"
+        f"ENCRYPTION_CONFIG {{footer_key: '{key}'}})"
     ).fetchone()
     partial.replace(path)
     return int(result[0]) if result else 0

@@ -10,8 +10,10 @@ on a first load, chunks of documents of which it is known beforehand that all of
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 import duckdb
 
@@ -170,17 +172,7 @@ class TableLanding:
         """
 
     def _hash_sql(self) -> str:
-        """md5 of what lands: the same in every version of every engine, which DuckDB's own `hash` is not."""
-        types = dict(self.table.landed_columns)
-        texts = [
-            # a time zone's calendar costs more than the md5; a count of microseconds says the same
-            f'epoch_us("{name}")' if types[name] == "timestamp with time zone" and not self.table.is_document
-            else f'"{name}"'
-            for name, _ in self.boundary.landed
-            if name != "cursor_at"
-        ]  # fmt: skip
-        hashed = ", ".join(f"coalesce({text}::varchar, '\\0')" for text in texts)
-        return f"md5(concat_ws(chr(31), {hashed}))"
+        return row_hash_sql(self.table, [name for name, _ in self.boundary.landed])
 
     def _refuse_duplicates(self) -> None:
         """The source does not keep the key unique: of rows that share one, none can be taken for the true one."""
@@ -348,3 +340,23 @@ class TableLanding:
 
     def _one(self, sql: str) -> int:
         return int(self._row(sql)[0])
+
+
+def row_hash_sql(table: Table, names: Iterable[str], values: Mapping[str, str] = MappingProxyType({})) -> str:
+    """SQL: md5 of what lands: the same in every version of every engine, which DuckDB's own `hash` is not.
+
+    Args:
+        table: whose rows.
+        names: the landed columns without the bookkeeping ones.
+        values: SQL that stands for a column, where it is not the column itself.
+    """
+    types = dict(table.landed_columns)
+    texts = [
+        # a time zone's calendar costs more than the md5; a count of microseconds says the same
+        f'epoch_us("{name}")' if types[name] == "timestamp with time zone" and not table.is_document
+        else values.get(name, f'"{name}"')
+        for name in names
+        if name != "cursor_at"
+    ]  # fmt: skip
+    hashed = ", ".join(f"coalesce({text}::varchar, '\\0')" for text in texts)
+    return f"md5(concat_ws(chr(31), {hashed}))"

@@ -20,6 +20,9 @@ hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.load_profile("default")
 
 MakeSettings = Callable[..., Settings]
+RecordFigure = Callable[[str, str, str], None]
+"""What was measured, what came out, what was to be reached."""
+FIGURES = pytest.StashKey[list[tuple[str, str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +36,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow: `make test-full` (pytest --run-slow) runs it"))
+
+
+@pytest.fixture(scope="session")
+def record_figure(pytestconfig: pytest.Config) -> RecordFigure:
+    """Put a figure into the table that ends the run: `record_figure(name, measured, goal)`."""
+    figures = pytestconfig.stash.setdefault(FIGURES, [])
+    return lambda name, measured, goal: figures.append((name, measured, goal))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """All figures of the run in one table, last."""
+    figures = config.stash.get(FIGURES, [])
+    if not figures:
+        return
+    rows = [("figure", "measured", "to reach"), *figures]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    terminalreporter.section("figures")
+    for name, measured, goal in rows:
+        terminalreporter.write_line(f"{name:<{widths[0]}}  {measured:<{widths[1]}}  {goal}".rstrip())
 
 
 @pytest.fixture(scope="session")

@@ -54,10 +54,10 @@ class PublishReport:
         }
 
 
-def publish(settings: Settings, progress: Progress = silent) -> PublishReport:
+def publish(settings: Settings, progress: Progress = silent, *, key: str = "published") -> PublishReport:
     """Copy what readers may see into a new database and put it in place of the old one.
 
-    The caller holds the writer's lock.
+    The caller holds the writer's lock. `key` names the key that the copy is written under.
 
     Raises:
         ConfigurationError: there is nothing to publish, or a key is missing.
@@ -70,7 +70,7 @@ def publish(settings: Settings, progress: Progress = silent) -> PublishReport:
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _remove(new)
     try:
-        tables = _copy(settings, new, progress)
+        tables = _copy(settings, new, key, progress)
         new.chmod(0o600)
         new.replace(target)
         _sync(target.parent)
@@ -92,7 +92,7 @@ def new_copy(published: Path) -> Path:
     return published.with_name(published.name + ".new")
 
 
-def _copy(settings: Settings, new: Path, progress: Progress) -> dict[str, int]:
+def _copy(settings: Settings, new: Path, key: str, progress: Progress) -> dict[str, int]:
     with open_warehouse(settings, read_only=True) as connection:
         names = _publishable(connection)
         if not any(schema == "public" for schema, _ in names):
@@ -101,7 +101,7 @@ def _copy(settings: Settings, new: Path, progress: Progress) -> dict[str, int]:
                 kept="the published copy, if there is one",
                 todo="run `warehouse build` first",
             )
-        attach(connection, new, _NEW, file_key(settings, "published"))
+        attach(connection, new, _NEW, file_key(settings, key))
         connection.execute("begin")  # one snapshot: a table never shows rows that its neighbour does not know of
         tables: dict[str, int] = {}
         for number, (schema, table) in enumerate(names, start=1):

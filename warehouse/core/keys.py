@@ -6,7 +6,7 @@
 | published | the readers' copy | publish, query, expectations |
 | lake | the Parquet files of the lake | ingestion |
 | vault | personal data and free text | ingestion, privacy |
-| token_v1 | pseudonyms (HMAC-SHA256) | ingestion only: never in an environment that dbt sees |
+| token_v1, … | pseudonyms (HMAC-SHA256), a key per rotation | ingestion only: never in an environment that dbt sees |
 | role_… | the export of one role, made with it | publish, query |
 | audit | signs the audit log (Ed25519), keys the digests of statements | whoever records or verifies |
 """
@@ -26,6 +26,8 @@ from warehouse.core.settings import PROJECT_ROOT, Settings
 
 KEY_BYTES = 32
 WAREHOUSE_KEY_VARIABLE = "DBT_ENV_SECRET_WAREHOUSE_KEY"
+PENDING = ".new"
+"""Ends the name of a key that a rotation is moving things to."""
 FILE_KEYS = ("published", "lake", "vault", "token_v1", "audit")
 
 
@@ -67,6 +69,63 @@ def warehouse_key(settings: Settings) -> str:
     return _checked(secret.get_secret_value(), WAREHOUSE_KEY_VARIABLE)
 
 
+def newest_version(settings: Settings, stem: str) -> int:
+    """The highest N for which there is a key `<stem>_vN`; 1 when there is none.
+
+    Raises:
+        ConfigurationError: a rotation was interrupted.
+    """
+    refuse_interrupted(settings)
+    names = [path.stem.removeprefix(f"{stem}_v") for path in Home.of(settings).keys.glob(f"{stem}_v*.key")]
+    return max((int(number) for number in names if number.isdigit()), default=1)
+
+
+def refuse_interrupted(settings: Settings) -> None:
+    """Raise ConfigurationError when a rotation was interrupted: some of what its key opens is under the old one."""
+    for path in sorted(Home.of(settings).keys.glob(f"*{PENDING}.key")):
+        raise ConfigurationError(
+            f"a rotation of the key {path.name.removesuffix(f'{PENDING}.key')} was interrupted",
+            kept="everything, part of it under the old key and part under the new",
+            todo="run the same `warehouse privacy rotate-…` again: it goes on where it stopped",
+        )
+
+
+def begin_rotation(settings: Settings, name: str) -> str:
+    """The key that `name` is to become, made if an interrupted rotation has not made it; base64 text."""
+    ensure_file_key(settings, f"{name}{PENDING}")
+    return file_key(settings, f"{name}{PENDING}")
+
+
+def rotated_warehouse_key(settings: Settings, key: str, env_file: Path = PROJECT_ROOT / ".env") -> None:
+    """Write the new key of the writer's database into `.env`, in the place of the old one.
+
+    Raises:
+        ConfigurationError: `.env` is not where the key comes from.
+    """
+    old = f"{WAREHOUSE_KEY_VARIABLE}={warehouse_key(settings)}"
+    lines = demand_warehouse_key_in(env_file, settings)
+    text = "\n".join(f"{WAREHOUSE_KEY_VARIABLE}={key}" if line == old else line for line in lines)
+    _replace_private(env_file, text + "\n")
+
+
+def demand_warehouse_key_in(env_file: Path, settings: Settings) -> list[str]:
+    """The lines of `.env`; ConfigurationError when the key of the writer's database does not come from there."""
+    lines = env_file.read_text(encoding="utf-8").splitlines() if env_file.exists() else []
+    if f"{WAREHOUSE_KEY_VARIABLE}={warehouse_key(settings)}" not in lines:
+        raise ConfigurationError(
+            f"{WAREHOUSE_KEY_VARIABLE} does not come from {env_file.name}, so it cannot be replaced there",
+            todo="put the key into .env and take it out of the environment; then run this again",
+        )
+    return lines
+
+
+def end_rotation(settings: Settings, name: str) -> None:
+    """The new key takes the place of the old one, which is gone with that. Call when nothing needs the old one."""
+    folder = Home.of(settings).keys
+    (folder / f"{name}{PENDING}.key").replace(folder / f"{name}.key")
+    _sync(folder)
+
+
 def file_key(settings: Settings, name: str) -> str:
     """The key `name` of FILE_KEYS, base64 text of 32 bytes. Missing, short or readable by others: refused."""
     path = Home.of(settings).keys / f"{name}.key"
@@ -101,13 +160,27 @@ def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _append_secret(env_file: Path, name: str, value: str) -> None:
     text = env_file.read_text(encoding="utf-8") if env_file.exists() else ""
     if text and not text.endswith("\n"):
         text += "\n"
-    temporary = env_file.with_name(env_file.name + ".new")
+    _replace_private(env_file, f"{text}{name}={value}\n")
+
+
+def _replace_private(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
-    _write_private(temporary, f"{text}{name}={value}\n")
-    temporary.replace(env_file)
+    _write_private(temporary, text)
+    temporary.replace(path)

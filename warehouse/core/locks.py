@@ -11,13 +11,21 @@ from datetime import UTC, datetime
 from filelock import FileLock, Timeout
 
 from warehouse.core.errors import AlreadyRunning
+from warehouse.core.keys import refuse_interrupted
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
 
 
 @contextmanager
-def writer_lock(settings: Settings, purpose: str) -> Iterator[None]:
-    """Hold the home's lock; the operating system frees it when the process dies, however it dies."""
+def writer_lock(settings: Settings, purpose: str, *, rotates: bool = False) -> Iterator[None]:
+    """Hold the home's lock; the operating system frees it when the process dies, however it dies.
+
+    Raises:
+        AlreadyRunning: another process holds it.
+        ConfigurationError: a key rotation was interrupted, and this is not the rotation (`rotates`) that ends it.
+    """
+    if not rotates:
+        refuse_interrupted(settings)
     path = Home.of(settings).lock
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder.json")

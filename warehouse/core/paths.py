@@ -79,6 +79,11 @@ class Home:
         return self.root / "alerts" / "alerts.jsonl"
 
     @property
+    def receipts(self) -> Path:
+        """What key rotations did (JSON): counts and names, evidence for an auditor."""
+        return self.root / "receipts"
+
+    @property
     def servers(self) -> Path:
         """Data and state of the embedded source systems."""
         return self.root / "servers"

@@ -11,6 +11,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
@@ -39,7 +40,11 @@ def spellings(value: str) -> dict[str, tuple[bytes, ...]]:
         "base64": tuple(_base64_cores(plain)),
         "hex": (plain.hex().encode(), plain.hex().upper().encode()),
         "url": (quote(value, safe="").encode(), quote(value, safe="").lower().encode()),
-        "utf-16": (value.encode("utf-16-le"), value.encode("utf-16-be")),
+        "utf-16": (
+            value.encode("utf-16-le"),
+            value.encode("utf-16-be"),
+            *_base64_cores(value.encode("utf-16-le")),
+        ),
         "json": (json.dumps(value)[1:-1].encode(), json.dumps(value).replace("/", "\\/")[1:-1].encode()),
     }
     seen: set[bytes] = set()
@@ -71,13 +76,20 @@ def views(content: bytes) -> Iterator[tuple[str, bytes]]:
         yield "url", unquote_to_bytes(content)
     if b"\\u" in content:
         yield "json", _JSON_ESCAPE.sub(lambda match: chr(int(match[1], 16)).encode("utf-8", "replace"), content)
-    unhexed, decoded = [], []
+    unhexed: list[bytes] = []
+    decoded: list[bytes] = []
+    unpacked: list[bytes] = []
     for match in _HEX_RUN.finditer(content):
         unhexed.append(binascii.unhexlify(match.group(0)))
     for match in _BASE64_RUN.finditer(content):
         text = match.group(0).rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
         text = text[: len(text) - (len(text) % 4 == 1)]
         decoded.append(base64.b64decode(text + b"=" * (-len(text) % 4)))
+    for packed in (*unhexed, *decoded):
+        with suppress(Unopened):  # a run that only begins like an archive is none
+            unpacked += [inner for _, inner in members(packed)]
+    if unpacked:
+        yield "packed text", b"\n".join(unpacked)
     if unhexed:
         yield "hex", b"\n".join(unhexed)
     if decoded:

@@ -37,7 +37,8 @@ _CHAIN_SQL = f"[0-9A-Fa-f-]{{0,36}}{_CARD_SQL.removesuffix('{12}')}{{12,}}[0-9A-
 _ENCODED_SQL = (
     "3[0-9](?:(?:2[0de])?3[0-9]){12}"  # digits in hexadecimal
     "|(?:[MNO][DTjz][AEIMQUYcgk][wxyz0-5]){3}"  # digits in base64
-    "|%40|%3[0-9]|[\\\\]u00(?:40|3[0-9])"  # an @ or a digit in a URL or in JSON
+    "|%40|%3[0-9]|[\\\\]u00[2-7][0-9a-f]"  # an @ or a digit in a URL, ASCII escaped in JSON
+    "|H4sI|1f8b08|UEsDB|504b0304|KLUv|28b52ffd"  # something packed, in base64 or hexadecimal
 )
 
 
@@ -282,6 +283,9 @@ class Scan:
         self._count(value, False, "plain", found, is_data=True, only="e-mail address")
         for encoding, view in views(value):
             self._count(view, True, encoding, found, is_data=True)
+            for needle, inner, form in self._forms:
+                if inner == "plain" and (count := _occurrences(view, form, whole=needle.whole)):
+                    found[needle.what, encoding] += count
 
 
 def _patterns(content: bytes, *, binary: bool) -> Iterator[tuple[str, bytes]]:
@@ -308,9 +312,9 @@ def _regex(needle: Needle) -> str:
     """A regular expression (RE2) that matches every spelling, and perhaps more."""
     forms = {
         re.escape(form.decode("ascii")) if form.isascii() else re.escape(form.decode("utf-8"))
-        for encoding, forms in spellings(needle.value).items()
-        if encoding != "utf-16"
+        for forms in spellings(needle.value).values()
         for form in forms
+        if b"\0" not in form  # which no text of a column holds
     }
     return "|".join(sorted(forms))
 

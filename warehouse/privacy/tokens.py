@@ -1,5 +1,11 @@
 """Pseudonyms: HMAC-SHA256 under a versioned key, domain-separated, canonicalised first; null stays null.
 
+    v1:  HMAC(key 1, "domain|value")
+    v2:  HMAC(key 2, "rekey|v1:…")      and so on: each rotation of the key wraps the tokens of the version before
+
+So a token can be moved to a new key without its value, which for card numbers and undeclared keys is kept nowhere, and
+what was joined stays joined. Whoever knows the old keys but not the newest can compute no token of today's.
+
 `install` brings the same function into SQL, so that a million values cost one query and never enter Python.
 The key reaches SQL as two 64-byte blocks in connection variables (RFC 2104: inner and outer pad), which no other
 connection sees, which no query text contains, and without which the macro raises.
@@ -13,13 +19,21 @@ import hmac
 import re
 import string
 import unicodedata
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import duckdb
 
-from warehouse.core.keys import file_key
+from warehouse.core.keys import file_key, newest_version
 from warehouse.core.settings import Settings
 
-VERSION = "v1"
+TokenKey: TypeAlias = bytes | tuple[bytes, ...]
+"""One key, or those of all versions, the oldest first."""
+
+TOKEN_KEY = "token"  # noqa: S105  # a name
+"""Stem of the key's name: token_v1, token_v2, …"""
+TOKEN = r"v[0-9]{1,4}:[0-9a-f]{64}"  # noqa: S105  # a shape
+"""What a pseudonym looks like, a regular expression."""
 _BLOCK = 64
 
 _SPACE = " \t\n\r\f\v"
@@ -47,7 +61,15 @@ _CANONICAL_SQL = f"""
     end
 """
 
-_MACROS = (
+# a CASE per pad, which is decided once, and none around the token: inside one, DuckDB computes again what it has
+_PAD_MACRO = """create or replace temp macro token_pad(name) as (
+    case
+        when getvariable(name) is null then error('the token key is not set on this connection')::blob
+        else getvariable(name)::blob
+    end
+)"""
+
+_MACROS: tuple[str, ...] = (
     # nfc_normalize forgets what follows a NUL, so that two values would share one token
     """create or replace temp macro nfc(m) as (
         case
@@ -60,25 +82,20 @@ _MACROS = (
     "create or replace temp macro is_tidy(m) as (is_ascii(m) and left(m, 1) > ' ' and right(m, 1) > ' ')",
     f"create or replace temp macro folded(m) as (translate(m, '{_UPPER}', '{_LOWER}'))",
     f"create or replace temp macro canonical(domain, m) as ({_CANONICAL_SQL})",
-    # a CASE per pad, which is decided once, and none around the token: inside one, DuckDB computes again what it has
-    """create or replace temp macro token_pad(name) as (
-        case
-            when getvariable(name) is null then error('the token key is not set on this connection')::blob
-            else getvariable(name)::blob
-        end
-    )""",
-    f"""create or replace temp macro pseudonymise(domain, m) as (
-        '{VERSION}:' || sha256(
-            token_pad('token_outer')
-            || unhex(sha256(token_pad('token_inner') || encode(domain || '|') || encode(canonical(domain, m))))
-        )
-    )""",
+    _PAD_MACRO,
 )
 
 
-def token_key(settings: Settings) -> bytes:
-    """The pseudonym key, 32 bytes. Raises ConfigurationError when missing or short."""
-    return base64.b64decode(file_key(settings, "token_v1"))
+def token_key(settings: Settings) -> TokenKey:
+    """The pseudonym key of every version, 32 bytes each.
+
+    Raises:
+        ConfigurationError: one is missing, short or readable by others, or a rotation was interrupted.
+    """
+    return tuple(
+        base64.b64decode(file_key(settings, f"{TOKEN_KEY}_v{version}"))
+        for version in range(1, newest_version(settings, TOKEN_KEY) + 1)
+    )
 
 
 def canonical(domain: str, value: str) -> str:
@@ -101,19 +118,70 @@ def canonical(domain: str, value: str) -> str:
             return unicodedata.normalize("NFC", value).strip(_SPACE)
 
 
-def pseudonym(key: bytes, domain: str, value: str | None) -> str | None:
+def pseudonym(key: TokenKey, domain: str, value: str | None) -> str | None:
     """One value's token, `v1:` and 64 hex digits: the reference that the SQL is tested against."""
     if value is None:
         return None
-    message = f"{domain}|{canonical(domain, value)}".encode()
-    return f"{VERSION}:{hmac.new(key, message, hashlib.sha256).hexdigest()}"
+    first, *later = _versions(key)
+    token = f"v1:{_hmac(first, f'{domain}|{canonical(domain, value)}')}"
+    for version, newer in enumerate(later, start=2):
+        token = f"v{version}:{_hmac(newer, f'rekey|{token}')}"
+    return token
 
 
-def install(connection: duckdb.DuckDBPyConnection, key: bytes) -> None:
+def install(connection: duckdb.DuckDBPyConnection, key: TokenKey) -> None:
     """Define `pseudonymise(domain, value)` on this connection and give it its key."""
-    block = key.ljust(_BLOCK, b"\0") if len(key) <= _BLOCK else hashlib.sha256(key).digest().ljust(_BLOCK, b"\0")
-    inner, outer = (bytes(byte ^ pad for byte in block).hex() for pad in (0x36, 0x5C))
-    connection.execute("set variable token_inner = unhex($pad)", {"pad": inner})
-    connection.execute("set variable token_outer = unhex($pad)", {"pad": outer})
+    versions = _versions(key)
     for macro in _MACROS:
         connection.execute(macro)
+    token = _hmac_sql(connection, 1, versions[0], "encode(domain || '|') || encode(canonical(domain, m))")
+    for version, newer in enumerate(versions[1:], start=2):
+        token = _hmac_sql(connection, version, newer, f"encode('rekey|' || {token})")
+    connection.execute(f"create or replace temp macro pseudonymise(domain, m) as ({token})")
+
+
+def install_rekeyed(connection: duckdb.DuckDBPyConnection, key: TokenKey) -> None:
+    """Define `rekeyed(text)`: the text with every token of the version before the newest as one of the newest.
+
+    Any other text comes back as it is, a token of the newest version too: to do it twice is to do it once.
+    """
+    versions = _versions(key)
+    version = len(versions)
+    old = f"v{version - 1}:"
+    connection.execute(_PAD_MACRO)
+    token = _hmac_sql(connection, version, versions[-1], f"encode('rekey|{old}' || left(part, 64))")
+    connection.execute(f"""
+        create or replace temp macro rekeyed(t) as (
+            case
+                when not contains(t, '{old}') then t
+                else array_to_string(
+                    list_transform(string_split(t, '{old}'), lambda part, place: case
+                        when place = 1 then part
+                        when regexp_matches(part, '^[0-9a-f]{{64}}([^0-9a-f]|$)') then {token} || substr(part, 65)
+                        else '{old}' || part
+                    end), ''
+                )
+            end
+        )
+    """)
+
+
+def _versions(key: TokenKey) -> Sequence[bytes]:
+    return (key,) if isinstance(key, bytes) else key
+
+
+def _hmac(key: bytes, message: str) -> str:
+    return hmac.new(key, message.encode(), hashlib.sha256).hexdigest()
+
+
+def _hmac_sql(connection: duckdb.DuckDBPyConnection, version: int, key: bytes, message: str) -> str:
+    """SQL of the token of `message` (SQL of bytes) under the key of a version, which this connection then knows."""
+    block = key.ljust(_BLOCK, b"\0") if len(key) <= _BLOCK else hashlib.sha256(key).digest().ljust(_BLOCK, b"\0")
+    names = {"inner": 0x36, "outer": 0x5C}
+    if version > 1:
+        names = {f"{name}_v{version}": pad for name, pad in names.items()}
+    for name, pad in names.items():
+        bytes_ = bytes(byte ^ pad for byte in block).hex()
+        connection.execute(f"set variable token_{name} = unhex($pad)", {"pad": bytes_})
+    inner, outer = (f"token_pad('token_{name}')" for name in names)
+    return f"'v{version}:' || sha256({outer} || unhex(sha256({inner} || {message})))"

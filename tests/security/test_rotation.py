@@ -1,0 +1,339 @@
+"""New keys: nothing that was joined is apart, nothing opens with the old key, and a kill anywhere is made good."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from pydantic import SecretStr
+
+from ingestion.lake import Lake
+from ingestion.replay import replay
+from ingestion.run import ingest
+from ingestion.schema import all_tables
+from tests.conftest import MakeSettings, RecordFigure
+from tests.integration.landed_home import NOWHERE, drop_reference, query
+from warehouse import file_keys, rotation
+from warehouse.core.database import open_warehouse
+from warehouse.core.errors import ConfigurationError
+from warehouse.core.keys import WAREHOUSE_KEY_VARIABLE, file_key, warehouse_key
+from warehouse.core.locks import writer_lock
+from warehouse.core.paths import Home
+from warehouse.core.settings import Settings
+from warehouse.file_keys import rotate_file_key
+from warehouse.privacy import tokens
+from warehouse.privacy.vault import attach_vault
+from warehouse.rotation import Receipt, count_joins, rotate_token_key
+
+KEYS = (b"a" * 32, b"b" * 32, b"c" * 32)
+JOIN = "select count(*) from raw_oltp.customer join raw_oltp.customer_history using (email_token)"
+CUSTOMERS = "select * exclude (_dlt_load_id) from raw_oltp.customer order by all"
+
+
+class Killed(Exception):
+    """Stands for the process that ends."""
+
+
+@pytest.fixture(scope="module")
+def pattern(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The reference data, landed; not to be changed."""
+    settings = make_settings(tmp_path_factory.mktemp("pattern"), drops_settle_seconds=0)
+    land(settings)
+    return settings
+
+
+@pytest.fixture
+def landed(pattern: Settings, tmp_path: Path) -> Settings:
+    """A copy of it."""
+    shutil.copytree(pattern.warehouse_home, tmp_path / "home")
+    return pattern.model_copy(update={"warehouse_home": tmp_path / "home"})
+
+
+def land(settings: Settings) -> dict[str, int]:
+    """Land the reference data from files; table → rows that were new."""
+    drop_reference(settings)
+    report = ingest(settings, NOWHERE, run_id="test", sources=("files",))
+    return {name: counts.landed_rows for item in report.sources for name, counts in item.tables.items()}
+
+
+def rotate(settings: Settings) -> Receipt:
+    with writer_lock(settings, "rotate", rotates=True):
+        return rotate_token_key(settings)
+
+
+def old_tokens(settings: Settings, version: int) -> int:
+    """Tokens of a version in every column of every table, and in every byte of the lake's rows."""
+    found = 0
+    with open_warehouse(settings, read_only=True) as connection:
+        attach_vault(connection, settings)
+        count_joins(connection, Lake(settings))
+        row = connection.execute(f"select count(*) from occurrence where token like 'v{version}:%'").fetchone()
+        found += row[0] if row else 0
+        tables = connection.execute(
+            "select database_name, schema_name, table_name from duckdb_tables() "
+            "where database_name in ('olap_strip_project', 'vault')"
+        ).fetchall()
+        for place in tables:
+            name = ".".join(f'"{part}"' for part in place)
+            row = connection.execute(
+                f"select count(*) from {name} as t where regexp_matches(t::varchar, 'v{version}:[0-9a-f]{{64}}')"
+            ).fetchone()
+            found += row[0] if row else 0
+    return found
+
+
+@pytest.mark.parametrize("value", ["ana@example.org", "", "Zoë\x00 ", "4111 1111 1111 1111"])
+@pytest.mark.parametrize("domain", ["email", "pan", "name", "text"])
+def test_a_wrapped_token_is_the_token_of_the_new_version(domain: str, value: str) -> None:
+    connection = duckdb.connect()
+    for versions in (KEYS[:2], KEYS):
+        tokens.install(connection, versions)
+        fresh = connection.execute("select pseudonymise($d, $v)", {"d": domain, "v": value}).fetchone()
+        assert fresh == (tokens.pseudonym(versions, domain, value),)
+        tokens.install_rekeyed(connection, versions)
+        old = tokens.pseudonym(versions[:-1], domain, value)
+        text = json.dumps({"a": old, "b": [old, f"{old}0", "v1:x"], "_unknown": None})
+        moved = connection.execute("select rekeyed($t), rekeyed(rekeyed($t)), rekeyed(null)", {"t": text}).fetchone()
+        assert moved
+        assert json.loads(moved[0]) == {"a": fresh[0], "b": [fresh[0], f"{old}0", "v1:x"], "_unknown": None}
+        assert moved[0] == moved[1]
+        assert moved[2] is None
+
+
+def test_no_join_breaks_and_nothing_lands_twice(landed: Settings, record_figure: RecordFigure) -> None:
+    before = query(landed, JOIN)
+    receipt = rotate(landed)
+    assert receipt.broken == 0
+    assert receipt.matched_before == receipt.matched_after > 0
+    assert receipt.joins > 20
+    assert old_tokens(landed, 1) == 0
+    assert query(landed, JOIN) == before
+    landed_again = land(landed)
+    assert sum(landed_again.values()) == 0, "the same rows have the same tokens and hashes under the new key"
+    raw = query(landed, CUSTOMERS)
+    with writer_lock(landed, "replay"):
+        replay(landed)
+    assert query(landed, CUSTOMERS) == raw
+    record_figure("key rotation", f"{receipt.broken} of {receipt.joins} joins broken", "0 broken")
+
+
+def test_a_second_rotation_wraps_the_first(landed: Settings) -> None:
+    rotate(landed)
+    receipt = rotate(landed)
+    assert receipt.key == "token_v3"
+    assert (receipt.broken, old_tokens(landed, 1), old_tokens(landed, 2)) == (0, 0, 0)
+    assert sum(land(landed).values()) == 0
+
+
+def test_the_receipt_holds_no_token_and_no_key(landed: Settings) -> None:
+    text = rotate(landed).path.read_text()
+    keys = [path.read_text().strip() for path in Home.of(landed).keys.glob("*.key")]
+    assert "v1:" not in text
+    assert "v2:" not in text
+    assert not any(key in text for key in keys)
+
+
+def killed_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, calls: int) -> None:
+    """The process ends within call number `calls` of a function, after what it does."""
+    real: Callable[..., Any] = getattr(module, name)
+    seen = 0
+
+    def dies(*args: Any, **named: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        result = real(*args, **named)
+        if seen == calls:
+            raise Killed
+        return result
+
+    monkeypatch.setattr(module, name, dies)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "calls"),
+    [
+        ("warehouse.rotation", "begin_rotation", 1),
+        ("warehouse.rotation", "settle_all", 1),
+        ("warehouse.rotation", "count_joins", 1),
+        ("ingestion.rekey", "_replace", 1),
+        ("ingestion.rekey", "_replace", 4),
+        ("ingestion.rekey", "write_part", 2),
+        ("ingestion.rekey", "_update", 3),
+        ("warehouse.rotation", "rekey", 1),
+        ("warehouse.rotation", "_rekey_vault", 1),
+        ("warehouse.rotation", "count_joins", 2),
+        ("warehouse.rotation", "end_rotation", 1),
+        ("warehouse.rotation", "_rebuild", 1),
+    ],
+)
+def test_killed_anywhere_it_is_taken_up(
+    landed: Settings, monkeypatch: pytest.MonkeyPatch, module: str, name: str, calls: int
+) -> None:
+    from importlib import import_module
+
+    with monkeypatch.context() as patch:
+        killed_after(patch, import_module(module), name, calls)
+        with pytest.raises(Killed):
+            rotate(landed)
+    if name not in {"end_rotation", "_rebuild"}:
+        with pytest.raises(ConfigurationError, match="was interrupted"):
+            tokens.token_key(landed)
+        with pytest.raises(ConfigurationError, match="was interrupted"), writer_lock(landed, "ingest"):
+            pass
+    receipt = rotate(landed)
+    assert receipt.key == "token_v2"
+    assert receipt.broken == 0
+    assert receipt.matched_before == receipt.matched_after > 0
+    assert old_tokens(landed, 1) == 0
+    assert sum(land(landed).values()) == 0
+
+
+def test_a_broken_join_is_not_hidden(landed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof can fail: one token of the vault that does not move along is found."""
+    real = rotation._rekey_vault
+
+    def forgetful(connection: duckdb.DuckDBPyConnection, version: int) -> int:
+        changed = real(connection, version)
+        connection.execute(
+            "update vault.main.entry set token = 'v2:' || repeat('0', 64) "
+            "where token = (select min(token) from vault.main.entry)"
+        )
+        return changed
+
+    monkeypatch.setattr(rotation, "_rekey_vault", forgetful)
+    with pytest.raises(Exception, match="joins are not what they were"):
+        rotate(landed)
+
+
+# --- what lies on disk -----------------------------------------------------------------------------------------------
+
+
+def renew(settings: Settings, name: str, env_file: Path | None = None) -> None:
+    with writer_lock(settings, "rotate", rotates=True):
+        rotate_file_key(settings, name, env_file=env_file or Home.of(settings).root / ".env")
+
+
+def vault_rows(settings: Settings) -> list[Any]:
+    with open_warehouse(settings, read_only=True) as connection:
+        attach_vault(connection, settings)
+        return connection.execute("select * from vault.main.entry order by all").fetchall()
+
+
+def test_the_vault_under_a_new_key(landed: Settings) -> None:
+    rows, old = vault_rows(landed), file_key(landed, "vault")
+    assert rows
+    renew(landed, "vault")
+    assert vault_rows(landed) == rows
+    assert file_key(landed, "vault") != old
+    assert not file_keys._opens(landed, Home.of(landed).vault, old)
+    assert [path.name for path in Home.of(landed).vault.parent.iterdir()] == ["vault.duckdb"]
+
+
+@pytest.mark.parametrize(("name", "calls"), [("begin_rotation", 1), ("_sync", 1), ("_sync", 2)])
+def test_a_killed_vault_rotation_is_taken_up(
+    landed: Settings, monkeypatch: pytest.MonkeyPatch, name: str, calls: int
+) -> None:
+    rows = vault_rows(landed)
+    with monkeypatch.context() as patch:
+        killed_after(patch, file_keys, name, calls)
+        with pytest.raises(Killed):
+            renew(landed, "vault")
+    renew(landed, "vault")
+    assert vault_rows(landed) == rows
+    assert [path.name for path in Home.of(landed).vault.parent.iterdir()] == ["vault.duckdb"]
+
+
+def test_the_lake_under_a_new_key(landed: Settings) -> None:
+    raw, old = query(landed, CUSTOMERS), file_key(landed, "lake")
+    for _ in range(2):
+        renew(landed, "lake")
+        with writer_lock(landed, "replay"):
+            replay(landed)
+        assert query(landed, CUSTOMERS) == raw
+    lake = Lake(landed)
+    sealed = [file.path for table in all_tables() for load in lake.sealed_loads(table.source, table.name)
+              for file in load.files]  # fmt: skip
+    assert sealed
+    assert sorted(map(str, Home.of(landed).lake.rglob("*.parquet"))) == sorted(map(str, sealed))
+    connection = duckdb.connect()
+    connection.execute(f"pragma add_parquet_key('lake', '{old}')")
+    for path in sealed:
+        with pytest.raises(duckdb.Error):
+            connection.execute(
+                f"select * from read_parquet('{path}', encryption_config = {{footer_key: 'lake'}})"
+            ).fetchall()
+
+
+@pytest.mark.parametrize(("name", "calls"), [("begin_rotation", 1), ("_rewrite", 1), ("_rewrite", 7)])
+def test_a_killed_lake_rotation_is_taken_up(
+    landed: Settings, monkeypatch: pytest.MonkeyPatch, name: str, calls: int
+) -> None:
+    raw = query(landed, CUSTOMERS)
+    with monkeypatch.context() as patch:
+        killed_after(patch, file_keys, name, calls)
+        with pytest.raises(Killed):
+            renew(landed, "lake")
+    with pytest.raises(ConfigurationError, match="was interrupted"), writer_lock(landed, "replay"):
+        pass
+    renew(landed, "lake")
+    with writer_lock(landed, "replay"):
+        replay(landed)
+    assert query(landed, CUSTOMERS) == raw
+
+
+@pytest.mark.parametrize("killed", [None, "begin_rotation", "rotated_warehouse_key"])
+def test_the_writers_database_under_a_new_key(
+    landed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str | None
+) -> None:
+    raw, old = query(landed, CUSTOMERS), warehouse_key(landed)
+    env_file = tmp_path / ".env"
+    env_file.write_text(f"# mine\n{WAREHOUSE_KEY_VARIABLE}={old}\nSIM_DAYS=30\n")
+    if killed:
+        with monkeypatch.context() as patch:
+            killed_after(patch, file_keys, killed, 1)
+            with pytest.raises(Killed):
+                renew(landed, "warehouse", env_file)
+        if killed == "rotated_warehouse_key":  # the next process reads what is in .env now
+            value = env_file.read_text().splitlines()[1].partition("=")[2]
+            landed = landed.model_copy(update={"dbt_env_secret_warehouse_key": SecretStr(value)})
+    renew(landed, "warehouse", env_file)
+    lines = env_file.read_text().splitlines()
+    assert (lines[0], lines[2]) == ("# mine", "SIM_DAYS=30")
+    new = lines[1].partition("=")[2]
+    assert new != old
+    assert len(base64.b64decode(new)) == 32
+    moved = landed.model_copy(update={"dbt_env_secret_warehouse_key": SecretStr(new)})
+    assert query(moved, CUSTOMERS) == raw
+    with (
+        pytest.raises(ConfigurationError, match="does not open with this key"),
+        open_warehouse(landed.model_copy(update={"dbt_env_secret_warehouse_key": SecretStr(old)})),
+    ):
+        pass
+
+
+def test_a_key_that_is_not_in_the_env_file_is_refused_before_anything_moves(landed: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="does not come from"):
+        renew(landed, "warehouse")
+    assert query(landed, CUSTOMERS)
+
+
+def test_role_exports_and_their_keys_go(landed: Settings) -> None:
+    home = Home.of(landed)
+    export = home.role_export("analyst")
+    export.parent.mkdir(parents=True)
+    for path in (export, export.with_suffix(".stamp"), home.keys / "role_analyst.key"):
+        path.write_text("x")
+    renew(landed, "roles")
+    assert not list(export.parent.iterdir())
+    assert not (home.keys / "role_analyst.key").exists()
+
+
+def test_no_other_key_can_be_rotated(landed: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="no key"):
+        renew(landed, "audit")
