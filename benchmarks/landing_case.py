@@ -78,7 +78,8 @@ def embedded() -> Iterator[tuple[Home, Endpoints]]:
 def land(
     settings: Settings, table: Table, make_reader: Callable[[duckdb.DuckDBPyConnection, Endpoints], AnyReader]
 ) -> Outcome:
-    """Read, treat, write and seal. The clock starts with the reader and stops with the seal."""
+    """Read, treat, write and seal, where nothing has landed. The clock starts with the reader, stops with the seal."""
+    without_landings(settings)
     load_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z"
     with open_warehouse(settings, memory_limit=settings.memory_limit) as connection:
         connection.execute("set preserve_insertion_order = false")  # as `ingest` does

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, AnyStr, cast
 
 import duckdb
+from dlt.common.configuration import configspec
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import FollowupJobRequest, LoadJob
 from dlt.common.destination.dataset import DBApiCursor
@@ -34,7 +35,8 @@ HISTORY_LOAD = '"_load_id"'
 """What a history's rows are replaced by."""
 
 
-class HeldCredentials(DuckDbCredentials):
+@configspec(init=False)
+class HeldConfiguration(DuckDbClientConfiguration):
     """A connection that is held has no address. dlt would import SQLAlchemy to write one down: half a second a run."""
 
     def __str__(self) -> str:
@@ -152,6 +154,8 @@ class HeldClient(DuckDbClient):
 class HeldDuckDB(duckdb_destination):
     """The destination; build it with :func:`held_warehouse`."""
 
+    spec: type[DuckDbClientConfiguration] = HeldConfiguration
+
     @property
     def client_class(self) -> type[HeldClient]:
         """The job client of this destination."""
@@ -169,4 +173,4 @@ def held_warehouse(connection: duckdb.DuckDBPyConnection) -> HeldDuckDB:
 
     The connection stays open and stays the caller's: dlt closes only the cursors it made.
     """
-    return HeldDuckDB(credentials=HeldCredentials(connection))
+    return HeldDuckDB(credentials=DuckDbCredentials(connection))

@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import pytest
 from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.connection_string_credentials import ConnectionStringCredentials
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.destinations.job_client_impl import ModelLoadJob, SqlJobClientBase
 from dlt.load import Load
@@ -482,3 +483,17 @@ def test_dlt_neither_reads_nor_changes_its_surroundings(
     assert PluggableRunContext not in Container()
     assert connection.execute("select current_setting('checkpoint_threshold')").fetchone() == threshold
     assert_holds(connection, "raw_oltp.product", products)
+
+
+def test_dlt_needs_no_sqlalchemy_to_say_where_it_loaded(
+    settings: Settings, connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would import it for an address that a held connection does not have: half a second of every run."""
+
+    def refused(credentials: ConnectionStringCredentials) -> None:
+        raise AssertionError(f"{type(credentials).__name__} was asked for an address")
+
+    monkeypatch.setattr(ConnectionStringCredentials, "__str__", refused)
+    load(
+        connection, settings, {}, land(connection, settings, PRODUCT, "l1", rows_sql(PRODUCT, PRODUCT_ROWS, "10", "l1"))
+    )
