@@ -26,7 +26,11 @@ published as (
         rate_date,
         rate_to_reporting,
         loaded_at,
-        lead(rate_date) over (partition by currency_code order by rate_date) as next_rate_date
+        -- the newest rate holds until a newer one: a date instead of null, so that the join below is one of ranges
+        coalesce(
+            lead(rate_date) over (partition by currency_code order by rate_date),
+            cast('9999-12-31' as date)
+        ) as next_rate_date
     from {{ ref('int_exchange_rates_published') }}
 ),
 
@@ -91,7 +95,7 @@ latest as (
         on
             spine.currency_code = published.currency_code
             and spine.rate_date >= published.rate_date
-            and (spine.rate_date < published.next_rate_date or published.next_rate_date is null)
+            and spine.rate_date < published.next_rate_date
 ),
 
 judged as (

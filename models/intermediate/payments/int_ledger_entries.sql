@@ -275,6 +275,7 @@ dated as (
         bookable.currency_code,
         currencies.currency_exponent,
         bookable.amount,
+        {{ to_minor_units('bookable.amount', 'currencies.currency_exponent') | indent(8) }} as amount_minor,
         bookable.is_orphan,
         bookable.has_currency_mismatch,
         {{ local_date('bookable.event_at_utc', 'coalesce(merchants.time_zone, bookable.merchant_time_zone)') }}
@@ -319,8 +320,7 @@ final as (
         dated.source_system,
         cast(dated.currency_exponent as smallint) as currency_exponent,
         cast(dated.amount * accounts.direction as {{ type_money() }}) as amount,
-        {{ to_minor_units('dated.amount * accounts.direction', 'dated.currency_exponent') | indent(8) }}
-            as amount_minor,
+        dated.amount_minor * accounts.direction as amount_minor,
         dated.is_orphan,
         dated.has_currency_mismatch,
         dated.business_date,

@@ -53,6 +53,33 @@ events as (
     where transaction_key is not null{{ and_payment_in('transactions') }}
 ),
 
+-- little is told twice: numbering all events for its sake would cost more than everything else here
+retold as (
+    select
+        transaction_key,
+        event_type,
+        movement_id
+    from events
+    where event_type in ('payment.captured', 'refund.succeeded', 'fee.charged')
+    group by transaction_key, event_type, movement_id
+    having count(*) > 1
+),
+
+tellings as (
+    select
+        events.event_id,
+        row_number() over (
+            partition by events.transaction_key, events.event_type, events.movement_id
+            order by events.occurred_at, events.event_id
+        ) as telling
+    from events
+    inner join retold
+        on
+            events.transaction_key = retold.transaction_key
+            and events.event_type = retold.event_type
+            and events.movement_id = retold.movement_id
+),
+
 -- an event in another currency than its payment's counts as an event, not as money
 priced as (
     select
@@ -70,19 +97,13 @@ priced as (
         events.fraud_rule,
         events.review_result,
         case when events.currency_code = transactions.currency_code then abs(events.amount) end as amount,
-        case
-            when events.event_type in ('payment.captured', 'refund.succeeded', 'fee.charged')
-                then row_number() over (
-                    partition by events.transaction_key, events.event_type, events.movement_id
-                    order by events.occurred_at, events.event_id
-                )
-            else 1
-        end as telling,
+        coalesce(tellings.telling, 1) as telling,
         events.is_fraud,
         events.available_at,
         events.occurred_at
     from events
     inner join transactions on events.transaction_key = transactions.transaction_key
+    left join tellings on events.event_id = tellings.event_id
 ),
 
 ranked as (

@@ -105,11 +105,8 @@ events as (
         currency_code,
         amount,
         occurred_at,
-        -- a fee may be told twice, under two event ids: it is one fee
-        row_number() over (
-            partition by transaction_key, event_type, coalesce(fee_id, event_id)
-            order by occurred_at, event_id
-        ) as telling
+        event_id,
+        coalesce(fee_id, event_id) as fee_id
     from {{ ref('int_payment_events_deduped') }}
     where event_type in ('payment.captured', 'fee.charged'){{ and_payment_in('inputs') }}
 ),
@@ -220,16 +217,25 @@ captures as (
     group by transaction_key
 ),
 
+-- a fee may be told twice, under two event ids: it is one fee
+fee_tellings as (
+    select
+        transaction_key,
+        currency_code,
+        amount,
+        row_number() over (partition by transaction_key, fee_id order by occurred_at, event_id) as telling
+    from events
+    where event_type = 'fee.charged'
+),
+
 -- in the payment's own currency only: amounts of different currencies are never added
 fees as (
     select
         transaction_key,
         currency_code,
         cast(sum(amount) as {{ type_money() }}) as fee_amount
-    from events
-    where
-        event_type = 'fee.charged'
-        and telling = 1
+    from fee_tellings
+    where telling = 1
     group by transaction_key, currency_code
 ),
 

@@ -44,39 +44,26 @@ merchants as (
     from {{ ref('dim_merchant') }}
 ),
 
-placed as (
-    select
-        balances.*,
-        dates.first_of_month,
-        dates.last_of_month,
-        min(balances.business_date) over (
-            partition by balances.merchant_key, balances.currency_code, dates.first_of_month
-        ) as first_date,
-        max(balances.business_date) over (
-            partition by balances.merchant_key, balances.currency_code, dates.first_of_month
-        ) as last_date
-    from balances
-    inner join dates on balances.business_date_key = dates.date_key
-),
-
 -- a balance is not summed over days: the month opens as its first day does, and closes as its last
 monthly as (
     select
-        merchant_key,
-        currency_key,
-        currency_code,
-        first_of_month,
-        last_of_month,
-        sum(movements_count) as movements_count,
-        sum(case when business_date = first_date then opening_amount end) as opening_amount,
+        balances.merchant_key,
+        balances.currency_key,
+        balances.currency_code,
+        dates.first_of_month,
+        dates.last_of_month,
+        sum(balances.movements_count) as movements_count,
+        {{ value_at_highest('balances.opening_amount', '-balances.business_date_key') }} as opening_amount,
         {%- for column in kinds %}
-        sum({{ column }}) as {{ column }},
+        sum(balances.{{ column }}) as {{ column }},
         {%- endfor %}
-        sum(case when business_date = last_date then closing_amount end) as closing_amount,
-        min(business_date) as first_date,
-        max(business_date) as last_date
-    from placed
-    group by merchant_key, currency_key, currency_code, first_of_month, last_of_month
+        {{ value_at_highest('balances.closing_amount', 'balances.business_date_key') }} as closing_amount,
+        min(balances.business_date) as first_date,
+        max(balances.business_date) as last_date
+    from balances
+    inner join dates on balances.business_date_key = dates.date_key
+    group by
+        balances.merchant_key, balances.currency_key, balances.currency_code, dates.first_of_month, dates.last_of_month
 ),
 
 final as (

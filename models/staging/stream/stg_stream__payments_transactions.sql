@@ -42,22 +42,76 @@
 } %}
 with
 
-source as (
+landed as (
     select
         kafka_topic,
         kafka_partition,
         kafka_offset,
         message_key,
-        {{ json_document('document', structure) }} as parsed,
+        document,
         produced_at,
-        _landed_at as loaded_at,
-        -- a crash between landing and marking can land a message twice; its position says that it is the same one
-        row_number() over (
-            partition by kafka_topic, kafka_partition, kafka_offset
-            order by _landed_at desc, _load_id desc
-        ) as landing_recency
+        _load_id as load_id,
+        _landed_at as loaded_at
     from {{ source('stream', 'payments_transactions') }}
     where _deleted_at is null{{ and_landed_since() }}
+),
+
+positions as (
+    select
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        _load_id as load_id,
+        _landed_at as loaded_at
+    from {{ source('stream', 'payments_transactions') }}
+    where _deleted_at is null{{ and_landed_since() }}
+),
+
+-- a crash between landing and marking can land a message twice; its position says that it is the same one
+repeated as (
+    select
+        kafka_topic,
+        kafka_partition,
+        kafka_offset
+    from positions
+    group by kafka_topic, kafka_partition, kafka_offset
+    having count(*) > 1
+),
+
+-- hardly any is: ranking all messages for their sake would hold every document in memory
+newest as (
+    select
+        positions.kafka_topic,
+        positions.kafka_partition,
+        positions.kafka_offset,
+        {{ value_at_highest('positions.load_id', 'positions.loaded_at') }} as load_id
+    from positions
+    inner join repeated
+        on
+            positions.kafka_topic = repeated.kafka_topic
+            and positions.kafka_partition = repeated.kafka_partition
+            and positions.kafka_offset = repeated.kafka_offset
+    group by positions.kafka_topic, positions.kafka_partition, positions.kafka_offset
+),
+
+source as (
+    select
+        landed.kafka_topic,
+        landed.kafka_partition,
+        landed.kafka_offset,
+        landed.message_key,
+        {{ json_document('landed.document', structure) }} as parsed,
+        landed.produced_at,
+        landed.loaded_at
+    from landed
+    left join newest
+        on
+            landed.kafka_topic = newest.kafka_topic
+            and landed.kafka_partition = newest.kafka_partition
+            and landed.kafka_offset = newest.kafka_offset
+    where
+        newest.load_id is null
+        or landed.load_id = newest.load_id
 ),
 
 flattened as (
@@ -104,7 +158,6 @@ flattened as (
         produced_at,
         loaded_at
     from source
-    where landing_recency = 1
 ),
 
 -- an event without an amount (an authentication) is no error; an amount that is no number is one
