@@ -104,6 +104,9 @@ class TableLanding:
         self._position = position_sql(table)
         self._at = f"coalesce(_at, {self._position})" if at else self._position
         self._erased = erasure.erased_sql(connection, table)
+        self._masks = erasure.masks(connection, table)
+        if self._vaulted and (hidden := erasure.hidden_sql(connection, table)):
+            self._masks["vault"] = f"if({hidden}, [], vault)"
         connection.execute(
             "create or replace temp table seen_keys as select " + self._keys + f" from {self._raw} limit 0"
         )
@@ -115,8 +118,9 @@ class TableLanding:
                 select 1 from {self._raw} as newer
                 where {self._on("checked", "newer")} and newer."{cursor}" > checked."{cursor}"
             )"""
-        plain = not (table.is_document or self.boundary.vault or self._erased)
-        self._is_new = self._first and table.is_document and plan.mode in {"compare", "offsets"} and not self._erased
+        obeyed = self._erased or self._masks
+        plain = not (table.is_document or self.boundary.vault or obeyed)
+        self._is_new = self._first and table.is_document and plan.mode in {"compare", "offsets"} and not obeyed
         self._streams = self._first and plan.unique_keys and plan.mode != "retry" and plain
 
     def add(self, chunk: str | Chunk) -> None:
@@ -165,22 +169,16 @@ class TableLanding:
 
     def _checked_sql(self, treated: str) -> str:
         return f"""
-            with treated as ({treated})
-            select *, {self._hash_sql()} as _row_hash from treated
+            with treated as ({self._masked(treated)})
+            select *, {erasure.row_hash_sql(self.table)} as _row_hash from treated
         """
 
-    def _hash_sql(self) -> str:
-        """md5 of what lands: the same in every version of every engine, which DuckDB's own `hash` is not."""
-        types = dict(self.table.landed_columns)
-        texts = [
-            # a time zone's calendar costs more than the md5; a count of microseconds says the same
-            f'epoch_us("{name}")' if types[name] == "timestamp with time zone" and not self.table.is_document
-            else f'"{name}"'
-            for name, _ in self.boundary.landed
-            if name != "cursor_at"
-        ]  # fmt: skip
-        hashed = ", ".join(f"coalesce({text}::varchar, '\\0')" for text in texts)
-        return f"md5(concat_ws(chr(31), {hashed}))"
+    def _masked(self, treated: str) -> str:
+        """Rows that stay when a person is erased land as they may stay."""
+        if not self._masks:
+            return treated
+        shown = ", ".join(f'{sql} as "{name}"' for name, sql in self._masks.items())
+        return f"select * replace ({shown}) from ({treated})"
 
     def _refuse_duplicates(self) -> None:
         """The source does not keep the key unique: of rows that share one, none can be taken for the true one."""

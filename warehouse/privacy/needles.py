@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import duckdb
 
 from warehouse.core.settings import Settings
-from warehouse.privacy.scan import Needle
+from warehouse.privacy.matcher import Needle
 from warehouse.privacy.subjects import canonical_subject, spellings_of
 from warehouse.privacy.vault import ALIAS, Entry, entries_of, open_vault
 

@@ -50,10 +50,8 @@ def seal_values(
     keys: Mapping[str, AESGCM], owners: Iterable[str], places: Iterable[str], values: Iterable[str]
 ) -> list[bytes]:
     """Seal each value under its owner's key, bound to its place; three sequences of one length."""
-    nonces = os.urandom  # one call per value: a nonce is never derived from anything
     return [
-        (nonce := nonces(NONCE_BYTES))
-        + keys[owner].encrypt(nonce, value.encode("utf-8", "surrogatepass"), place.encode())
+        _seal(keys[owner], value.encode("utf-8", "surrogatepass"), place)
         for owner, place, value in zip(owners, places, values, strict=True)
     ]
 

@@ -48,10 +48,10 @@ def kind_of(subject: str) -> Kind | None:
 
 
 def spellings_of(subject: str) -> tuple[str, ...]:
-    """The two spellings that the systems write today; of another kind of id, itself. More zeros may stand in old rows."""
+    """The two spellings that the systems write today; of another kind of id, itself."""
     canonical = canonical_subject(subject)
     kind = kind_of(canonical)
-    if kind is None or canonical == subject == "" or not _SPELLING.fullmatch(canonical):
+    if kind is None or not _SPELLING.fullmatch(canonical):
         return (canonical,)
     first, second = PREFIXES[kind]
     return (canonical, second + canonical.removeprefix(first))

@@ -196,7 +196,9 @@ def entries_of(connection: duckdb.DuckDBPyConnection, settings: Settings, owners
                 kept="the vault as it is; nothing was revealed",
                 todo="restore vault/ and keys/vault.key, which belong together, from your backup",
             )
-        found.append(Entry(*place, open_value(keys[owner], sealed, place_of(owner, *place))))
+        source, table, row_key, path, token = place
+        value = open_value(keys[owner], sealed, place_of(owner, source, table, row_key, path, token))
+        found.append(Entry(source, table, row_key, path, token, value))
     return found
 
 
