@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from ingestion.erasure import erased_sql
+from ingestion.erasure import LEDGER, erased_sql, masked_sql
 from ingestion.lake import Lake, LakePath, SealedLoad, parts_sql, write_part
 from ingestion.load import drain_pending
 from ingestion.raw import create_raw_tables
@@ -25,6 +25,7 @@ from warehouse.core.database import open_warehouse
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, Settings
+from warehouse.privacy.tokens import install, token_key
 
 SMALL_BYTES = 64 * 2**20
 """A load below this is worth joining with others."""
@@ -58,6 +59,7 @@ def compact(
     done = []
     lake = Lake(settings)
     with open_warehouse(settings, memory_limit=settings.memory_limit) as connection:
+        install(connection, token_key(settings))  # the ledger of what was erased holds tokens
         settle_all(connection, settings, lake, progress)
         for table in all_tables():
             sealed = lake.sealed_loads(table.source, table.name)
@@ -68,7 +70,7 @@ def compact(
             progress(f"compact: {table.qualified}, {len(small)} loads, {size:,} bytes")
             erased = _count_erased(connection, table, small)
             if not dry_run:
-                _replace(connection, lake, table, small, "true")
+                replace_loads(connection, lake, table, small, "true")
             done.append(Housekeeping(table.qualified, len(sealed), len(sealed) - len(small) + 1, size, erased))
     return done
 
@@ -86,6 +88,7 @@ def retain(settings: Settings, *, days: int, dry_run: bool = False, progress: Pr
     done = []
     lake = Lake(settings)
     with open_warehouse(settings, memory_limit=settings.memory_limit) as connection:
+        install(connection, token_key(settings))  # the ledger of what was erased holds tokens
         settle_all(connection, settings, lake, progress)
         for table in all_tables():
             sealed = lake.sealed_loads(table.source, table.name)
@@ -106,7 +109,7 @@ def retain(settings: Settings, *, days: int, dry_run: bool = False, progress: Pr
             progress(f"retain: {table.qualified}, {removed:,} old versions in {len(affected)} loads")
             if not dry_run:
                 if affected:
-                    _replace(connection, lake, table, affected, f"not ({old} and {_superseded(table)})")
+                    replace_loads(connection, lake, table, affected, f"not ({old} and {_superseded(table)})")
                 _retain_history(connection, table, old, dry_run=False)
             after = len(sealed) - len(affected) + bool(affected)
             size = sum(load.size for load in affected)
@@ -114,17 +117,27 @@ def retain(settings: Settings, *, days: int, dry_run: bool = False, progress: Pr
     return done
 
 
-def _replace(
-    connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, loads: Sequence[SealedLoad], kept: str
+def replace_loads(
+    connection: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    table: Table,
+    loads: Sequence[SealedLoad],
+    kept: str,
+    ledger: str = LEDGER,
 ) -> None:
     """One sealed load with the rows of `loads` for which `kept` (SQL over `version`) holds, in their place.
 
-    Rows that the erasure ledger names are left out.
+    Rows that the erasure ledger names are left out, or stay as they may.
     """
     for load in loads:
         load.verify()
-    erased = erased_sql(connection, table) or "false"
-    relation = f"select * from ({loads_sql(connection, table, loads)}) as version where ({kept}) and not {erased}"
+    erased = erased_sql(connection, table, ledger) or "false"
+    relation = masked_sql(
+        connection,
+        table,
+        f"select * from ({loads_sql(connection, table, loads)}) as version where ({kept}) and not {erased}",
+        ledger,
+    )
     load_id = fresh_id(lake, table, loads)
     path = lake.part_path(table.source, table.name, load_id, 0)
     rows = write_part(connection, relation, path)

@@ -10,17 +10,15 @@ on a first load, chunks of documents of which it is known beforehand that all of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 
 import duckdb
 
 from ingestion import erasure
 from ingestion.boundary import Boundary
 from ingestion.lake import Lake, LakePath, write_part
-from ingestion.schema import Table, position_sql
+from ingestion.schema import Table, position_sql, row_hash_sql
 from ingestion.sources import Chunk, Plan
 from ingestion.treatment import Treatment
 from ingestion.versions import LATE
@@ -106,6 +104,9 @@ class TableLanding:
         self._position = position_sql(table)
         self._at = f"coalesce(_at, {self._position})" if at else self._position
         self._erased = erasure.erased_sql(connection, table)
+        self._masks = erasure.masks(connection, table)
+        if self._vaulted and (hidden := erasure.hidden_sql(connection, table)):
+            self._masks["vault"] = f"if({hidden}, [], vault)"
         connection.execute(
             "create or replace temp table seen_keys as select " + self._keys + f" from {self._raw} limit 0"
         )
@@ -117,8 +118,9 @@ class TableLanding:
                 select 1 from {self._raw} as newer
                 where {self._on("checked", "newer")} and newer."{cursor}" > checked."{cursor}"
             )"""
-        plain = not (table.is_document or self.boundary.vault or self._erased)
-        self._is_new = self._first and table.is_document and plan.mode in {"compare", "offsets"} and not self._erased
+        obeyed = self._erased or self._masks
+        plain = not (table.is_document or self.boundary.vault or obeyed)
+        self._is_new = self._first and table.is_document and plan.mode in {"compare", "offsets"} and not obeyed
         self._streams = self._first and plan.unique_keys and plan.mode != "retry" and plain
 
     def add(self, chunk: str | Chunk) -> None:
@@ -167,12 +169,16 @@ class TableLanding:
 
     def _checked_sql(self, treated: str) -> str:
         return f"""
-            with treated as ({treated})
-            select *, {self._hash_sql()} as _row_hash from treated
+            with treated as ({self._masked(treated)})
+            select *, {row_hash_sql(self.table)} as _row_hash from treated
         """
 
-    def _hash_sql(self) -> str:
-        return row_hash_sql(self.table, [name for name, _ in self.boundary.landed])
+    def _masked(self, treated: str) -> str:
+        """Rows that stay when a person is erased land as they may stay."""
+        if not self._masks:
+            return treated
+        shown = ", ".join(f'{sql} as "{name}"' for name, sql in self._masks.items())
+        return f"select * replace ({shown}) from ({treated})"
 
     def _refuse_duplicates(self) -> None:
         """The source does not keep the key unique: of rows that share one, none can be taken for the true one."""
@@ -340,23 +346,3 @@ class TableLanding:
 
     def _one(self, sql: str) -> int:
         return int(self._row(sql)[0])
-
-
-def row_hash_sql(table: Table, names: Iterable[str], values: Mapping[str, str] = MappingProxyType({})) -> str:
-    """SQL: md5 of what lands: the same in every version of every engine, which DuckDB's own `hash` is not.
-
-    Args:
-        table: whose rows.
-        names: the landed columns without the bookkeeping ones.
-        values: SQL that stands for a column, where it is not the column itself.
-    """
-    types = dict(table.landed_columns)
-    texts = [
-        # a time zone's calendar costs more than the md5; a count of microseconds says the same
-        f'epoch_us("{name}")' if types[name] == "timestamp with time zone" and not table.is_document
-        else values.get(name, f'"{name}"')
-        for name in names
-        if name != "cursor_at"
-    ]  # fmt: skip
-    hashed = ", ".join(f"coalesce({text}::varchar, '\\0')" for text in texts)
-    return f"md5(concat_ws(chr(31), {hashed}))"

@@ -37,7 +37,8 @@ OPS_TABLES = {
     """,
     "erasure_ledger": """
         subject varchar, source varchar, table_name varchar, row_key varchar,
-        erased_at timestamp with time zone
+        erased_at timestamp with time zone,
+        subject_token varchar, row_key_token varchar
     """,
 }
 """`source_rows = unchanged_rows + landed_rows + quarantined_rows`; `deleted_rows` were found missing at the source."""
@@ -45,6 +46,8 @@ OPS_TABLES = {
 ADDED_COLUMNS = (
     ("quarantine", "resolved_at timestamp with time zone"),
     ("load_manifest", "unknown_events bigint"),
+    ("erasure_ledger", "subject_token varchar"),
+    ("erasure_ledger", "row_key_token varchar"),
 )
 """(table of `raw_ops`, column): not in the warehouses of earlier versions."""
 

@@ -16,6 +16,7 @@ import duckdb
 
 from ingestion import boundary
 from ingestion.destinations.choice import open_destination
+from ingestion.erasure import kept_sql
 from ingestion.lake import Lake, sql_text
 from ingestion.run import LIVE_SOURCES, AnyReader, landing_failure, open_reader
 from ingestion.schema import BOOKKEEPING, SourceName, Table, tables
@@ -298,7 +299,7 @@ def _digest_source(connection: duckdb.DuckDBPyConnection, reader: AnyReader, tab
         connection.execute(f"""
             insert into at_source
             select {_digest(table.key)}, {_digest(_columns(table))}, {_amount(table)}, reason is null
-            from ({treatment.sql(relation, keep=False)})
+            from ({kept_sql(connection, table, treatment.sql(relation, keep=False))})
         """)
     if not table.is_document and not plan.unique_keys:  # of rows that share a key, none can be taken for the true one
         connection.execute("""

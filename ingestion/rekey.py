@@ -14,9 +14,8 @@ import duckdb
 
 from ingestion.compaction import fresh_id
 from ingestion.lake import Lake, SealedLoad, write_part
-from ingestion.landing import row_hash_sql
 from ingestion.raw import raw_table_names
-from ingestion.schema import BOOKKEEPING, Table, all_tables
+from ingestion.schema import BOOKKEEPING, Table, all_tables, row_hash_sql
 from ingestion.versions import loads_sql
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.progress import Progress
@@ -87,20 +86,13 @@ def _changes(table: Table) -> dict[str, str]:
         name: f'rekeyed("{name}"::varchar)::json' if types[name] == "json" else f'rekeyed("{name}")'
         for name in rekeyed_columns(table)
     }
-    names = table_names(table)
-    old, new = row_hash_sql(table, names), row_hash_sql(table, names, changed)
+    old, new = row_hash_sql(table), row_hash_sql(table, changed)
     changed["_row_hash"] = f"""case
         when _row_hash = {old} then {new}
         when _row_hash = md5('deleted' || {old}) then md5('deleted' || {new})
         else _row_hash -- landed in an older shape: it is compared anew either way
     end"""
     return changed
-
-
-def table_names(table: Table) -> list[str]:
-    """The landed columns that a row's hash covers."""
-    bookkeeping = {name for name, _ in BOOKKEEPING}
-    return [name for name, _ in table.landed_columns if name not in bookkeeping]
 
 
 def _replace(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, load: SealedLoad, version: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-from ingestion.erasure import LEDGER, erased_sql
+from ingestion.erasure import LEDGER, erased_sql, masked_sql
 from ingestion.lake import Lake, SealedLoad, sql_text
 from ingestion.load import drain_pending
 from ingestion.raw import column_list, create_raw_tables, raw_table_names
@@ -28,6 +28,7 @@ from warehouse.core.errors import ConfigurationError, LoadIncomplete
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, Settings
+from warehouse.privacy.tokens import install, token_key
 
 SUFFIX = "__replay"
 """A table being rebuilt is called like the one it will replace, and this."""
@@ -82,6 +83,7 @@ def replay(settings: Settings, *, since: str | None = None, progress: Progress =
     lake = Lake(settings)
     report = ReplayReport()
     with open_warehouse(settings, memory_limit=settings.memory_limit) as connection:
+        install(connection, token_key(settings))  # the ledger of what was erased holds tokens
         connection.execute("set preserve_insertion_order = false")
         create_raw_tables(connection)
         sources: tuple[SourceName, ...] = ("oltp", "mongodb", "stream")
@@ -127,6 +129,7 @@ def _rebuild(
         columns = ", ".join(f'"{name}"' for name, _ in table.landed_columns)
         before = f"select {columns} from {_raw(table, raw_table_names(table)[-1])} where {VERSION} < {sql_text(since)}"
         kept = f"{kept} union all " + (f"select * from ({before}) where not {erased}" if erased else before)
+    kept = masked_sql(connection, table, kept)
     connection.execute("begin")
     try:
         result = _build(connection, table, kept, f"replay:{datetime.now(UTC):%Y%m%dT%H%M%SZ}")

@@ -282,7 +282,7 @@ def _ingest_source(
             rows = load.counts.landed_rows + load.counts.deleted_rows
             lake.seal(source, load.table.name, load_id, _seal_facts(load))
             landed.append(LandedTable(load.table, load_id, tuple(load.counts.files), rows, load.plan.unique_keys))
-    vault.store_entries(connection, "pending_vault")
+    vault.store_entries(connection, "pending_vault", settings)
     quarantine.store(connection)
     manifest.prepare(connection, run_id, loads)
     report.alerts += [

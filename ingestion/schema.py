@@ -19,9 +19,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
@@ -95,6 +97,9 @@ BOOKKEEPING = (
 )
 """On every raw table: hash of what landed, soft delete, time of landing, our load."""
 
+_NO_SHAPE = frozenset({"known", "subject", "on_erasure", "erased"})
+"""Keys of a pinned table that say nothing of the form in which it lands."""
+
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*\Z")
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)\Z")
 
@@ -145,6 +150,10 @@ class Table:
     amount: str | None
     columns: tuple[Leaf, ...] = ()
     document: tuple[Node, ...] = ()
+    keeps_erased: bool = False
+    """What is erased stays without its personal values, instead of going."""
+    erased: tuple[tuple[str, str | None], ...] = ()
+    """Columns (paths) that point at the person, and the table of this source whose rows they name, if it is one."""
     known: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Key of the document → the values that the models understand. Others land all the same, and are counted."""
     fingerprint: str = field(default="", compare=False)
@@ -190,6 +199,25 @@ def position_sql(table: Table) -> str:
     return " || '|' || ".join(f"coalesce(\"{key}\"::varchar, '')" for key in table.key)
 
 
+def row_hash_sql(table: Table, values: Mapping[str, str] = MappingProxyType({})) -> str:
+    """SQL: md5 of what lands of a row: the same in every version of every engine, which DuckDB's own `hash` is not.
+
+    Args:
+        table: whose row.
+        values: SQL that stands for a column, where it is not the column itself.
+    """
+    bookkeeping = {name for name, _ in BOOKKEEPING}
+    texts = [
+        # a time zone's calendar costs more than the md5; a count of microseconds says the same
+        f'epoch_us("{name}")' if kind == "timestamp with time zone" and not table.is_document
+        else values.get(name, f'"{name}"')
+        for name, kind in table.landed_columns
+        if name != "cursor_at" and name not in bookkeeping
+    ]  # fmt: skip
+    hashed = ", ".join(f"coalesce({text}::varchar, '\\0')" for text in texts)
+    return f"md5(concat_ws(chr(31), {hashed}))"
+
+
 def landed_parts(leaf: Leaf) -> list[tuple[str, str]]:
     """What one classified value lands as: (name, DuckDB type) each."""
     if leaf.data_class == "forbidden":
@@ -226,7 +254,8 @@ def _table(spec: dict[str, Any], name: str, body: dict[str, Any]) -> Table:
     columns = tuple(_leaf(column, options) for column, options in body.get("columns", {}).items())
     document = tuple(_node(key, options) for key, options in body.get("document", {}).items())
     _require(bool(columns) != bool(document), name, "needs either columns or document")
-    shape = {key: _without_minimum(value) for key, value in body.items() if key != "known"}
+    shape = {key: _without_minimum(value) for key, value in body.items() if key not in _NO_SHAPE}
+    _require(body.get("on_erasure", "delete") in ("delete", "keep"), name, "is neither kept nor deleted on erasure")
     return Table(
         source=spec["source"],
         raw_schema=spec["raw_schema"],
@@ -239,6 +268,8 @@ def _table(spec: dict[str, Any], name: str, body: dict[str, Any]) -> Table:
         amount=body.get("amount"),
         columns=columns,
         document=document,
+        keeps_erased=body.get("on_erasure") == "keep",
+        erased=tuple(body.get("erased", {}).items()),
         known=tuple((key, tuple(map(str, values))) for key, values in body.get("known", {}).items()),
         fingerprint=hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16],
     )

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 
 import duckdb
 
-from ingestion.erasure import erased_sql
+from ingestion.erasure import erased_sql, masked_sql
 from ingestion.lake import Lake, SealedLoad, sql_text
 from ingestion.raw import raw_table_names
 from ingestion.schema import SourceName, Table, tables
@@ -102,10 +102,11 @@ class Comparison:
     def _apply(self, table: Table, load_ids: Sequence[str], loads: Sequence[SealedLoad]) -> None:
         chosen = ", ".join(sql_text(prefix + load_id) for load_id in load_ids for prefix in ("", LATE))
         erased = erased_sql(self._connection, table) or "false"
-        versions = (
-            f"(select * from ({loads_sql(self._connection, table, loads)}) "
-            f"where {VERSION} in ({chosen}) and not {erased})"
+        kept = (
+            f"select * from ({loads_sql(self._connection, table, loads)}) "
+            f"where {VERSION} in ({chosen}) and not {erased}"
         )
+        versions = f"({masked_sql(self._connection, table, kept)})"
         names = ", ".join(f'"{name}"' for name, _ in table.landed_columns)
         keys = keys_sql(table)
         raw = f"{CATALOG}.{table.qualified}"

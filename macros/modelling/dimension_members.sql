@@ -10,13 +10,17 @@
 
 
 {#-
-  A fact's key into a dimension: the member that was found, else '-1' for one that is named but unknown, else '-2'
-  where the source names none. A left join and this keep every fact.
+  A fact's key into a dimension: the member that was found, else '-3' for one that was erased, else '-1' for one that is
+  named but unknown, else '-2' where the source names none. A left join and this keep every fact.
 -#}
 {% macro key_or_default(found_key, natural_id) -%}
     coalesce(
         {{ found_key }},
-        case when {{ natural_id }} is null then '{{ var("not_applicable_key") }}' else '{{ var("unknown_key") }}' end
+        case
+            when {{ natural_id }} is null then '{{ var("not_applicable_key") }}'
+            when cast({{ natural_id }} as {{ type_text() }}) = '{{ var("erased_key") }}' then '{{ var("erased_key") }}'
+            else '{{ var("unknown_key") }}'
+        end
     )
 {%- endmacro %}
 

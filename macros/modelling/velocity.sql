@@ -28,5 +28,7 @@
         ) as amount_{{ name }}
         {%- endfor %}
     from {{ relation }}
-    where {{ member }} is not null
+    where
+        {{ member }} is not null
+        and {{ member }} != '{{ var("erased_key") }}'
 {%- endmacro %}

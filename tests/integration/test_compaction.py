@@ -189,7 +189,7 @@ STEPS: dict[str, tuple[str, bool]] = {
     "before the seal": ("Lake.seal", False),
     "after the seal": ("Lake.seal", True),
     "while old loads go": ("Lake.discard", True),
-    "after the old loads went": ("_replace", True),
+    "after the old loads went": ("replace_loads", True),
 }
 
 

@@ -20,7 +20,8 @@ from warehouse.core.keys import file_key
 from warehouse.core.paths import Home
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.privacy.canaries import CANARIES, free_text
-from warehouse.privacy.scan import Needle, Scan, ScanReport
+from warehouse.privacy.matcher import Needle
+from warehouse.privacy.scan import Scan, ScanReport
 from warehouse.privacy.scan_home import scan_home
 from warehouse.privacy.scanner import luhn
 

@@ -293,7 +293,7 @@ def replay(
 
         settings = _settings()
         with (
-            audited(settings, Activity.REPLAY, keys=("warehouse", "lake"), announce=True),
+            audited(settings, Activity.REPLAY, keys=("warehouse", "lake", "token_v1"), announce=True),
             writer_lock(settings, "replay"),
             console.progress(quiet=json_) as progress,
         ):
@@ -318,7 +318,7 @@ def lake_compact(
 
         settings = _settings()
         with (
-            audited(settings, Activity.HOUSEKEEPING, keys=("warehouse", "lake"), announce=True),
+            audited(settings, Activity.HOUSEKEEPING, keys=("warehouse", "lake", "token_v1"), announce=True),
             writer_lock(settings, "lake compact"),
             console.progress(quiet=json_) as progress,
         ):
@@ -338,7 +338,7 @@ def lake_retain(
 
         settings = _settings()
         with (
-            audited(settings, Activity.HOUSEKEEPING, keys=("warehouse", "lake"), announce=True),
+            audited(settings, Activity.HOUSEKEEPING, keys=("warehouse", "lake", "token_v1"), announce=True),
             writer_lock(settings, "lake retain"),
             console.progress(quiet=json_) as progress,
         ):
@@ -359,7 +359,7 @@ def lake_unseal(
 
         settings = _settings()
         with (
-            audited(settings, Activity.KEY_USE, keys=("warehouse", "lake"), announce=True),
+            audited(settings, Activity.KEY_USE, keys=("warehouse", "lake", "token_v1"), announce=True),
             open_warehouse(settings, read_only=True) as connection,
         ):
             blocks = unseal(connection, file)

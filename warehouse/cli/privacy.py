@@ -57,12 +57,12 @@ def scan(
     """Search every byte and every column produced for personal data; exit 11 unless all was searched and none found."""
     with console.errors(json_):
         from warehouse.core.locks import writer_lock
+        from warehouse.privacy.needles import subject_needles
         from warehouse.privacy.scan_home import FOUND, scan_home, tool_pages
-        from warehouse.privacy.vault import subject_needles
 
         settings = get_settings()
         with writer_lock(settings, "privacy scan"), console.progress(quiet=json_) as progress:
-            needles = subject_needles(settings, subject) if subject is not None else []
+            needles = subject_needles(settings, subject).needles if subject is not None else []
             report = scan_home(settings, needles, baseline=tool_pages(), progress=progress)
         if json_:
             console.print_json(report.to_dict())

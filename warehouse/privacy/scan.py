@@ -18,12 +18,16 @@ from typing import Any
 import duckdb
 
 from warehouse.core.progress import Progress, silent
-from warehouse.privacy.encodings import Unopened, members, spellings, views
+from warehouse.privacy.encodings import Unopened, members, views
+from warehouse.privacy.matcher import Matcher, Needle
 from warehouse.privacy.scanner import find_cards
 
 SHORTEST_NEEDLE = 6
 """A shorter value stands everywhere by chance."""
 _BATCH = 5_000
+_ROWS = 100_000
+_NO_NEEDLES = ("BOOLEAN", "DATE", "TIME", "INTERVAL")
+"""Types whose values are no text, and no number of anybody."""
 
 _ADDRESS = re.compile(rb"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}")
 _ADDRESS_IN_BINARY = re.compile(
@@ -54,15 +58,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.what} in {self.channel}: {self.place} ({self.encoding}, {self.count})"
-
-
-@dataclass(frozen=True)
-class Needle:
-    """A value to search for. `whole`: only where no letter or digit touches it."""
-
-    what: str
-    value: str
-    whole: bool = False
 
 
 @dataclass
@@ -120,7 +115,12 @@ class Scan:
     """One search: give it folders, databases and relations; read `report`."""
 
     def __init__(
-        self, needles: Iterable[Needle], *, baseline: Iterable[Path] = (), progress: Progress = silent
+        self,
+        needles: Iterable[Needle],
+        *,
+        baseline: Iterable[Path] = (),
+        patterns: bool = True,
+        progress: Progress = silent,
     ) -> None:
         """Prepare the spellings.
 
@@ -128,6 +128,7 @@ class Scan:
             needles: values to search for beside the patterns.
             baseline: files that hold no source data (the project's own, a tool's own page); a pattern that matches
                 the same text there is counted as known. It never excuses a needle, nor a column.
+            patterns: search for card numbers and e-mail addresses, too.
             progress: told what is being searched.
         """
         self.report = ScanReport()
@@ -135,13 +136,7 @@ class Scan:
         given = list(needles)
         kept = [needle for needle in given if len(needle.value) >= SHORTEST_NEEDLE]
         self.report.needles, self.report.too_short = len(kept), len(given) - len(kept)
-        self._forms = [
-            (needle, encoding, form)
-            for needle in kept
-            for encoding, forms in spellings(needle.value).items()
-            for form in forms
-        ]
-        self._needle_sql = "|".join(_regex(needle) for needle in kept)
+        self._matcher, self._patterns = Matcher(kept), patterns
         self._known: set[bytes] = set()
         for path in baseline:
             if path.is_file():
@@ -188,18 +183,19 @@ class Scan:
         self.report.bytes[channel] += len(content)
         found: Counter[tuple[str, str]] = Counter()
         prefix = f"{packing}, " if packing else ""
-        for needle, encoding, form in self._forms:
-            if count := _occurrences(content, form, whole=needle.whole and encoding in {"plain", "upper"}):
-                found[needle.what, prefix + encoding] += count
+        for (what, encoding), count in self._matcher.in_bytes(content).items():
+            found[what, prefix + encoding] += count
+        if not self._patterns:
+            self._add(channel, place, found)
+            return
         sealed = content[:4] in _CIPHERTEXT or content[_DUCKDB_MAGIC] == b"DUCK"
         binary = sealed or b"\0" in content[:4096]
         self._count(content, binary, prefix + "plain", found)
         if not sealed:
             for encoding, view in views(content):
                 self._count(view, encoding != "utf-16", prefix + encoding, found)
-                for needle, inner, form in self._forms:
-                    if inner == "plain" and (count := _occurrences(view, form, whole=needle.whole)):
-                        found[needle.what, prefix + encoding] += count
+                for (what, _), count in self._matcher.in_bytes(view, only="plain").items():
+                    found[what, prefix + encoding] += count
         self._add(channel, place, found)
 
     def _count(
@@ -222,7 +218,7 @@ class Scan:
 
     def _add(self, channel: str, place: str, found: Mapping[tuple[str, str], int]) -> None:
         # a file name may itself be what was found
-        shown = place if not _holds_any(place, self._forms) else "a name that is itself a finding"
+        shown = place if not _holds_any(place, self._matcher) else "a name that is itself a finding"
         self.report.findings += [
             Finding(channel, shown, what, encoding, count) for (what, encoding), count in sorted(found.items())
         ]
@@ -239,35 +235,14 @@ class Scan:
 
     def relation(self, channel: str, connection: duckdb.DuckDBPyConnection, place: str, relation: str) -> None:
         """Every column of a relation, every row: in SQL what cannot be harmless, here whether it is."""
+        by_column: dict[str, Counter[tuple[str, str]]] = {}
         try:
-            columns = [str(row[0]) for row in connection.execute(f"describe select * from {relation}").fetchall()]
-            texts = ['"{}"::varchar'.format(name.replace('"', '""')) for name in columns]
-            row_text = f"concat_ws(chr(31), {', '.join(texts)})"
-            conditions = ["contains(t, '@')", f"regexp_matches(t, '{_ENCODED_SQL}')"]
-            parameters = {}
-            if self._needle_sql:
-                conditions.append("regexp_matches(t, $needles)")
-                parameters["needles"] = self._needle_sql
+            described = connection.execute(f"describe select * from {relation}").fetchall()
+            columns = [str(row[0]) for row in described]
             counted = connection.execute(f"select count(*) from {relation}").fetchone()
-            suspicious = connection.execute(
-                f"select {', '.join(texts)} from (select *, {row_text} as t from {relation}) "
-                f"where {' or '.join(conditions)}",
-                parameters,
-            )
-            by_column: dict[str, Counter[tuple[str, str]]] = {}
-            while rows := suspicious.fetchmany(_BATCH):
-                for row in rows:
-                    for name, value in zip(columns, row, strict=True):
-                        if value is not None:
-                            self._value(value.encode("utf-8", "surrogatepass"), by_column.setdefault(name, Counter()))
-            for name, text in zip(columns, texts, strict=True):
-                chains = connection.execute(
-                    f"select distinct unnest(regexp_extract_all({text}, '{_CHAIN_SQL}')) from {relation} "
-                    f"where regexp_matches({text}, '{_CARD_SQL}')"
-                )
-                while found_chains := chains.fetchmany(_BATCH):
-                    for (chain,) in found_chains:
-                        self._count(chain.encode(), False, "plain", by_column.setdefault(name, Counter()), is_data=True)
+            self._needles_in(connection, relation, [(str(row[0]), str(row[1])) for row in described], by_column)
+            if self._patterns:
+                self._patterns_in(connection, relation, columns, by_column)
         except duckdb.Error as error:
             self.report.unopened[f"{channel}: {place}"] = type(error).__name__
             return
@@ -276,16 +251,57 @@ class Scan:
         for name, found in by_column.items():
             self._add(channel, f"{place}.{name}", found)
 
+    def _needles_in(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        relation: str,
+        columns: list[tuple[str, str]],
+        by_column: dict[str, Counter[tuple[str, str]]],
+    ) -> None:
+        """Every value of every column that can hold one, as text, through the automaton."""
+        searched = [name for name, kind in columns if not kind.startswith(_NO_NEEDLES)]
+        if not self._matcher or not searched:
+            return
+        texts = ", ".join('"{0}"::varchar as "{0}"'.format(name.replace('"', '""')) for name in searched)
+        for batch in connection.execute(f"select {texts} from {relation}").to_arrow_reader(_ROWS):
+            for name, column in zip(searched, batch.columns, strict=True):
+                if found := self._matcher.in_column(column):
+                    by_column.setdefault(name, Counter()).update(found)
+
+    def _patterns_in(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        relation: str,
+        columns: list[str],
+        by_column: dict[str, Counter[tuple[str, str]]],
+    ) -> None:
+        texts = ['"{}"::varchar'.format(name.replace('"', '""')) for name in columns]
+        row_text = f"concat_ws(chr(31), {', '.join(texts)})"
+        conditions = ["contains(t, '@')", f"regexp_matches(t, '{_ENCODED_SQL}')"]
+        suspicious = connection.execute(
+            f"select {', '.join(texts)} from (select *, {row_text} as t from {relation}) "
+            f"where {' or '.join(conditions)}"
+        )
+        while rows := suspicious.fetchmany(_BATCH):
+            for row in rows:
+                for name, value in zip(columns, row, strict=True):
+                    if value is not None:
+                        self._value(value.encode("utf-8", "surrogatepass"), by_column.setdefault(name, Counter()))
+        for name, text in zip(columns, texts, strict=True):
+            chains = connection.execute(
+                f"select distinct unnest(regexp_extract_all({text}, '{_CHAIN_SQL}')) from {relation} "
+                f"where regexp_matches({text}, '{_CARD_SQL}')"
+            )
+            while found_chains := chains.fetchmany(_BATCH):
+                for (chain,) in found_chains:
+                    self._count(chain.encode(), False, "plain", by_column.setdefault(name, Counter()), is_data=True)
+
     def _value(self, value: bytes, found: Counter[tuple[str, str]]) -> None:
-        for needle, encoding, form in self._forms:
-            if form in value and (count := _occurrences(value, form, whole=needle.whole and encoding != "base64")):
-                found[needle.what, encoding] += count
         self._count(value, False, "plain", found, is_data=True, only="e-mail address")
         for encoding, view in views(value):
             self._count(view, True, encoding, found, is_data=True)
-            for needle, inner, form in self._forms:
-                if inner == "plain" and (count := _occurrences(view, form, whole=needle.whole)):
-                    found[needle.what, encoding] += count
+            for (what, _), count in self._matcher.in_bytes(view, only="plain").items():
+                found[what, encoding] += count
 
 
 def _patterns(content: bytes, *, binary: bool) -> Iterator[tuple[str, bytes]]:
@@ -297,28 +313,6 @@ def _patterns(content: bytes, *, binary: bool) -> Iterator[tuple[str, bytes]]:
             yield "e-mail address", hashlib.sha256(match.group(0).lower()).digest()
 
 
-def _occurrences(content: bytes, form: bytes, *, whole: bool) -> int:
-    if not whole:
-        return content.count(form)
-    count, at = 0, content.find(form)
-    while at >= 0:
-        around = content[max(0, at - 1) : at] + content[at + len(form) : at + len(form) + 1]
-        count += not any(chr(byte).isalnum() for byte in around if byte < 128)
-        at = content.find(form, at + 1)
-    return count
-
-
-def _regex(needle: Needle) -> str:
-    """A regular expression (RE2) that matches every spelling, and perhaps more."""
-    forms = {
-        re.escape(form.decode("ascii")) if form.isascii() else re.escape(form.decode("utf-8"))
-        for forms in spellings(needle.value).values()
-        for form in forms
-        if b"\0" not in form  # which no text of a column holds
-    }
-    return "|".join(sorted(forms))
-
-
-def _holds_any(place: str, forms: list[tuple[Needle, str, bytes]]) -> bool:
+def _holds_any(place: str, matcher: Matcher) -> bool:
     content = place.encode(errors="surrogateescape")
-    return any(form in content for _, _, form in forms) or next(_patterns(content, binary=False), None) is not None
+    return bool(matcher.in_bytes(content)) or next(_patterns(content, binary=False), None) is not None

@@ -15,7 +15,8 @@ from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.privacy.canaries import CANARIES
-from warehouse.privacy.scan import Needle, Scan, ScanReport
+from warehouse.privacy.matcher import Needle
+from warehouse.privacy.scan import Scan, ScanReport
 
 FOUND = 11
 """Exit code of a search that did not end clean."""
@@ -54,14 +55,16 @@ def scan_home(
     *,
     baseline: Iterable[Path] = (),
     project: Path = PROJECT_ROOT,
+    patterns: bool = True,
     progress: Progress = silent,
 ) -> ScanReport:
-    """Search one installation for card numbers, e-mail addresses, the canaries and `needles`.
+    """Search one installation for `needles` and, with `patterns`, for card numbers, e-mail addresses and the canaries.
 
     Needs the databases for itself: hold the writer's lock. What does not open is reported, never passed over.
     """
-    canaries = [Needle(f"canary {name}", value) for name, value in CANARIES.items()]
-    scan = Scan([*canaries, *needles], baseline=[*project_files(project), *baseline], progress=progress)
+    canaries = [Needle(f"canary {name}", value) for name, value in CANARIES.items()] if patterns else []
+    known = [*project_files(project), *baseline] if patterns else []
+    scan = Scan([*canaries, *needles], baseline=known, patterns=patterns, progress=progress)
     home = Home.of(settings)
     for path in sorted(home.root.iterdir()) if home.root.is_dir() else ():
         if path.name in LEFT_OUT:

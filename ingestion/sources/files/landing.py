@@ -174,7 +174,7 @@ class _Channel:
                 self.lake.seal(self.source, load.table.name, load_id, facts)
                 files, rows = tuple(load.counts.files), load.counts.landed_rows
                 landed.append(LandedTable(load.table, load_id, files, rows, True, load.counts.late_rows))
-        vault.store_entries(self.connection, "pending_vault")
+        vault.store_entries(self.connection, "pending_vault", self.settings)
         quarantine.store(self.connection)
         manifest.prepare(self.connection, self.run_id, [item.load for item in staged])
         state = {"files": [_remembered(item) for item in staged]}

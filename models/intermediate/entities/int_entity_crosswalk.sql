@@ -196,7 +196,10 @@ spellings as (
         source_id,
         max(case when is_record then 1 else 0 end) = 1 as is_record
     from mentions
-    where source_id is not null
+    where
+        source_id is not null
+        -- landing puts it where a person stood who was erased: it names nobody
+        and source_id != '{{ var("erased_key") }}'
     group by entity_type, source_system, source_id
 ),
 

@@ -80,13 +80,19 @@ final as (
         {{ hash_key(["'mongodb'", 'errors.document_id']) }} as error_key,
         coalesce(
             customers.customer_key,
-            case when errors.customer_id is not null then '{{ var("unknown_key") }}' end,
+            case
+                when errors.customer_id = '{{ var("erased_key") }}' then '{{ var("erased_key") }}'
+                when errors.customer_id is not null then '{{ var("unknown_key") }}'
+            end,
             sales.customer_key,
             '{{ var("not_applicable_key") }}'
         ) as customer_key,
         coalesce(
             customers.customer_version_key,
-            case when errors.customer_id is not null then '{{ var("unknown_key") }}' end,
+            case
+                when errors.customer_id = '{{ var("erased_key") }}' then '{{ var("erased_key") }}'
+                when errors.customer_id is not null then '{{ var("unknown_key") }}'
+            end,
             sales.customer_version_key,
             '{{ var("not_applicable_key") }}'
         ) as customer_version_key,

@@ -11,7 +11,9 @@ SPIKE_ROWS = 5_000_000
 OFFICE_HOURS = range(6, 20)
 """UTC, Monday to Friday."""
 PERSONAL_KEYS = frozenset({"vault", "token_v1"})
-WRITERS = frozenset({"refresh", "ingest", "reveal", "erase", "export", "key_create", "key_rotate"})
+WRITERS = frozenset(
+    {"refresh", "ingest", "replay", "housekeeping", "reveal", "erase", "export", "key_create", "key_rotate"}
+)
 """Activities that have to open the vault or make tokens."""
 MINUTE, HOUR = 60.0, 3600.0
 CREATE, UPDATE, DELETE = 1, 3, 4
