@@ -187,6 +187,13 @@ OPS_RULES: dict[str, tuple[Expectation, ...]] = {
         no_personal_text("payload"),
         no_personal_text("reason"),
     ),
+    "access_audit": (
+        not_null("event_uid"),
+        not_null("event_at"),
+        not_null("actor_name"),
+        no_personal_text("resource_name"),
+        no_personal_text("status_detail"),
+    ),
     "run_steps": (not_null("run_id"), not_null("step"), no_personal_text("detail")),
 }
 

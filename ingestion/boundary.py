@@ -161,11 +161,12 @@ def _document_boundary(table: Table) -> Boundary:
     landed: list[tuple[str, str]] = []
     for name, sql_type in table.position_columns:
         if name == "message_key":
-            # a key is an identifier by contract; anything else could be a person's name
+            # a key is an identifier of ours by contract: letters, then a number. Anything else could be a name, a
+            # telephone number, a card
             landed.append(
                 (
                     name,
-                    "case when regexp_full_match(message_key, '[A-Za-z0-9_-]{1,64}') then message_key "
+                    "case when regexp_full_match(message_key, '[A-Z]{2,16}[_-]?[0-9]{1,12}') then message_key "
                     "else pseudonymise('unknown', message_key) end",
                 )
             )

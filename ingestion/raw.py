@@ -31,6 +31,14 @@ OPS_TABLES = {
         started_at timestamp with time zone, finished_at timestamp with time zone,
         seconds double, detail json
     """,
+    "access_audit": """
+        event_system varchar, event_uid varchar, resource_number integer, log_sequence bigint,
+        event_at timestamp with time zone,
+        event_code varchar, class_uid integer, activity_id integer, status varchar, status_detail varchar,
+        actor_name varchar, actor_uid varchar, actor_type varchar, actor_role varchar,
+        origin_host varchar, origin_address varchar,
+        resource_type varchar, resource_name varchar, statement_digest varchar, rows_returned bigint
+    """,
     "landed_files": """
         source varchar, table_name varchar, sha256 varchar, bytes bigint,
         rows bigint, quarantined_rows bigint, load_id varchar, landed_at timestamp with time zone

@@ -23,6 +23,7 @@ from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.dbt import run_dbt
 from warehouse.exports import export_configured
+from warehouse.privacy import access_audit
 from warehouse.publish import publish
 from warehouse.report import RunReport, store_steps
 from warehouse.site import build_site
@@ -83,6 +84,8 @@ def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progr
             progress=_named("ingest", progress),
         )
         detail.update(landed.to_dict())
+    with open_warehouse(settings) as connection:
+        access_audit.land_own(connection, settings)
     with report.step("landing expectations") as detail:
         _demand(run_landing(settings, progress=_named("landing expectations", progress)), detail)
     with report.step("freshness") as detail:

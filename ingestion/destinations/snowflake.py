@@ -56,6 +56,7 @@ LOCK_SECONDS = 900
 APPENDED = {
     "load_manifest": ("finished_at", ("load_id", "source", "table_name")),
     "run_steps": ("finished_at", ("run_id",)),
+    "access_audit": ("event_at", ("event_system", "event_uid")),
 }
 """Tables of `raw_ops` that only grow → their moment, and the columns that name what is brought over as a whole."""
 

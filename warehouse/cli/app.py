@@ -381,7 +381,11 @@ def build(
         from warehouse.dbt import run_dbt
 
         settings = _settings()
-        with writer_lock(settings, "build"), console.progress(quiet=json_) as progress:
+        with (
+            audited(settings, Activity.BUILD, keys=("warehouse",), announce=True),
+            writer_lock(settings, "build"),
+            console.progress(quiet=json_) as progress,
+        ):
             result = run_dbt(settings, ["build", *(["--select", select] if select else [])], progress=progress)
         if json_:
             console.print_json(result.counts)
@@ -397,7 +401,11 @@ def check(json_: Json = False) -> None:
         from warehouse.core.locks import writer_lock
 
         settings = _settings()
-        with writer_lock(settings, "check"), console.progress(quiet=json_) as progress:
+        with (
+            audited(settings, Activity.CHECK, keys=("warehouse",)),
+            writer_lock(settings, "check"),
+            console.progress(quiet=json_) as progress,
+        ):
             reports = [run_landing(settings, progress=progress), run_publishing(settings, progress=progress)]
         failed = [(item.suite, item.expectation, item.column) for report in reports for item in report.failed]
         if json_:
@@ -443,7 +451,11 @@ def site(json_: Json = False) -> None:
         from warehouse.site import build_site
 
         settings = _settings()
-        with writer_lock(settings, "site"), console.progress(quiet=json_) as progress:
+        with (
+            audited(settings, Activity.SITE, keys=("warehouse",)),
+            writer_lock(settings, "site"),
+            console.progress(quiet=json_) as progress,
+        ):
             run_dbt(settings, ["docs", "generate", "--static"], progress=progress)
             path = build_site(settings, progress)
         if json_:
@@ -573,7 +585,11 @@ def _reconcile(settings: Settings, sources: tuple[SourceName, ...], as_json: boo
     from warehouse.core.endpoints import Endpoints
     from warehouse.core.locks import writer_lock
 
-    with writer_lock(settings, "reconcile"), console.progress(quiet=as_json) as progress:
+    with (
+        audited(settings, Activity.RECONCILE, keys=("warehouse", "lake", "token_v1")),
+        writer_lock(settings, "reconcile"),
+        console.progress(quiet=as_json) as progress,
+    ):
         endpoints = servers.resolve(settings) if sources != ("files",) else Endpoints(None, None, None)
         result = reconcile(settings, endpoints, sources=sources, progress=progress)
     show_reconciliation(result, as_json)

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from warehouse.cli import console
-from warehouse.core.settings import get_settings
+from warehouse.cli.context import audited, ready_settings
+from warehouse.privacy.ocsf import Activity
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
@@ -25,8 +26,12 @@ def classify(json_: Json = False) -> None:
         from warehouse.core.locks import writer_lock
         from warehouse.privacy.classification import ClassificationError
 
-        settings = get_settings()
-        with writer_lock(settings, "classify"), console.progress(quiet=json_) as progress:
+        settings = ready_settings()
+        with (
+            audited(settings, Activity.CHECK, keys=("warehouse",)),
+            writer_lock(settings, "classify"),
+            console.progress(quiet=json_) as progress,
+        ):
             compile_models(settings, progress)
             result = classify_compiled(settings)
         if json_:
@@ -60,8 +65,12 @@ def scan(
         from warehouse.privacy.needles import subject_needles
         from warehouse.privacy.scan_home import FOUND, scan_home, tool_pages
 
-        settings = get_settings()
-        with writer_lock(settings, "privacy scan"), console.progress(quiet=json_) as progress:
+        settings = ready_settings()
+        with (
+            audited(settings, Activity.SCAN, keys=("warehouse", "published", "lake", *(["vault"] if subject else []))),
+            writer_lock(settings, "privacy scan"),
+            console.progress(quiet=json_) as progress,
+        ):
             needles = subject_needles(settings, subject).needles if subject is not None else []
             report = scan_home(settings, needles, baseline=tool_pages(), progress=progress)
         if json_:

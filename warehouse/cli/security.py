@@ -84,6 +84,53 @@ def audit_tail(
         console.print_table(None, ("record", "when", "who", "from", "what", "outcome", "resources"), rows)
 
 
+@audit_app.command("land")
+def audit_land(
+    snowflake: Annotated[
+        Path | None,
+        typer.Option(
+            help="Land rows of Snowflake's LOGIN_, QUERY_ and ACCESS_HISTORY, too: JSON lines.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Land what was recorded into raw_ops.access_audit, as each refresh does; `ops_access_audit` shows it."""
+    with console.errors(json_):
+        import orjson
+
+        from ingestion.raw import create_raw_tables
+        from warehouse.cli.context import audited
+        from warehouse.core.database import open_warehouse
+        from warehouse.core.locks import writer_lock
+        from warehouse.privacy import access_audit
+        from warehouse.privacy.ocsf import Activity
+
+        settings = ready_settings()
+        with (
+            audited(settings, Activity.INGEST, keys=("warehouse",)) as trail,
+            writer_lock(settings, "audit land"),
+            open_warehouse(settings) as connection,
+        ):
+            create_raw_tables(connection)
+            landed = {"warehouse": access_audit.land_own(connection, settings)}
+            if snowflake is not None:
+                try:
+                    rows = [orjson.loads(line) for line in snowflake.read_bytes().splitlines()]
+                    landed["snowflake"] = access_audit.land_snowflake(connection, rows)
+                except (ValueError, KeyError, TypeError):
+                    raise ConfigurationError(
+                        f"{snowflake.name} does not hold rows of Snowflake's history as JSON lines",
+                        todo="the runbook (detections) has the statement that exports them",
+                    ) from None
+            trail.rows = sum(landed.values())
+        if json_:
+            console.print_json(landed)
+        else:
+            console.out.print(", ".join(f"{rows:,} rows of {system}" for system, rows in landed.items()))
+
+
 def detect(
     follow: Annotated[bool, typer.Option("--follow", help="Go on looking; alerts are out within seconds.")] = False,
     snowflake: Annotated[

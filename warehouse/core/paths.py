@@ -79,6 +79,11 @@ class Home:
         return self.root / "alerts" / "alerts.jsonl"
 
     @property
+    def breaches(self) -> Path:
+        """The breach register: JSON lines, only ever appended to."""
+        return self.root / "breaches" / "register.jsonl"
+
+    @property
     def receipts(self) -> Path:
         """What key rotations did (JSON): counts and names, evidence for an auditor."""
         return self.root / "receipts"

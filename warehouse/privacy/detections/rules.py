@@ -10,10 +10,12 @@ BULK_ROWS = 1_000_000
 SPIKE_ROWS = 5_000_000
 OFFICE_HOURS = range(6, 20)
 """UTC, Monday to Friday."""
-PERSONAL_KEYS = frozenset({"vault", "token_v1"})
 WRITERS = frozenset(
-    {"refresh", "ingest", "replay", "housekeeping", "reveal", "erase", "export", "key_create", "key_rotate"}
-)
+    {
+        "refresh", "ingest", "replay", "housekeeping", "reconcile", "scan",
+        "reveal", "erase", "export", "key_create", "key_rotate",
+    }
+)  # fmt: skip
 """Activities that have to open the vault or make tokens."""
 MINUTE, HOUR = 60.0, 3600.0
 CREATE, UPDATE, DELETE = 1, 3, 4
@@ -47,6 +49,10 @@ def _changed(entity: str, *activities: int) -> Rule:
 
 def _is_canary(name: str) -> bool:
     return name.rpartition(".")[2].lower().startswith("canary")
+
+
+def _is_personal_key(name: str) -> bool:
+    return name == "vault" or name.startswith("token_v")
 
 
 def _is_off_hours(event: Seen) -> bool:
@@ -153,7 +159,7 @@ DETECTIONS: tuple[Detection, ...] = (
     ),
     Detection(
         "personal_key_used_elsewhere", "critical", "the vault's or the tokens' key was used by what has no need of it",
-        when=lambda e: bool(PERSONAL_KEYS.intersection(e.names("key"))) and e.code not in WRITERS,
+        when=lambda e: any(map(_is_personal_key, e.names("key"))) and e.code not in WRITERS,
     ),
     Detection(
         "plain_text_unsealed", "medium", "a sealed file was written out as plain text",
