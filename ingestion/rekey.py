@@ -63,6 +63,9 @@ def rekey(connection: duckdb.DuckDBPyConnection, lake: Lake, version: int, progr
     )
     payload = {"payload": "rekeyed(payload::varchar)::json"}
     quarantined = _update(connection, f"{CATALOG}.raw_ops.quarantine", payload, version)
+    # who was erased is known there by tokens: under the old key they would come back
+    ledger = {"subject": "rekeyed(subject)", "row_key": "rekeyed(row_key)"}
+    _update(connection, f"{CATALOG}.raw_ops.erasure_ledger", ledger, version)
     connection.execute("commit")
     return Rekeyed(loads, lake_rows, raw, quarantined)
 

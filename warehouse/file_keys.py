@@ -40,6 +40,7 @@ from warehouse.core.keys import (
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import PROJECT_ROOT, Settings
+from warehouse.privacy.vault import wrap_keys_anew
 from warehouse.publish import publish
 
 NAMES = ("warehouse", "vault", "published", "lake", "roles")
@@ -107,6 +108,8 @@ def _database(name: str, path: Path, old: str, settings: Settings, env_file: Pat
                     kept="the original, under the old key",
                     todo="run this again; if it repeats, check the disk",
                 )
+            if name == "vault":
+                wrap_keys_anew(connection, "new_file", old, new)
             connection.execute("detach old_file")
             connection.execute("detach new_file")
         finally:

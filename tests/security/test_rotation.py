@@ -28,7 +28,7 @@ from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
 from warehouse.file_keys import rotate_file_key
 from warehouse.privacy import tokens
-from warehouse.privacy.vault import attach_vault
+from warehouse.privacy.vault import attach_vault, entries_of, open_vault
 from warehouse.rotation import Receipt, count_joins, rotate_token_key
 
 KEYS = (b"a" * 32, b"b" * 32, b"c" * 32)
@@ -107,9 +107,10 @@ def test_a_wrapped_token_is_the_token_of_the_new_version(domain: str, value: str
 
 
 def test_no_join_breaks_and_nothing_lands_twice(landed: Settings, record_figure: RecordFigure) -> None:
-    before = query(landed, JOIN)
+    before, opened = query(landed, JOIN), values(landed)
     receipt = rotate(landed)
     assert receipt.broken == 0
+    assert values(landed) == opened, "what is sealed opens under its new token"
     assert receipt.matched_before == receipt.matched_after > 0
     assert receipt.joins > 20
     assert old_tokens(landed, 1) == 0
@@ -121,6 +122,21 @@ def test_no_join_breaks_and_nothing_lands_twice(landed: Settings, record_figure:
         replay(landed)
     assert query(landed, CUSTOMERS) == raw
     record_figure("key rotation", f"{receipt.broken} of {receipt.joins} joins broken", "0 broken")
+
+
+def values(settings: Settings) -> list[str]:
+    return sorted(entry.value for entry in vault_rows(settings))
+
+
+def test_who_was_erased_stays_erased(landed: Settings) -> None:
+    token = "select pseudonymise('erased subject', 'CUST0001')"
+    with open_warehouse(landed) as connection:
+        tokens.install(connection, tokens.token_key(landed))
+        connection.execute(f"insert into raw_ops.erasure_ledger (subject, erased_at) values (({token}), now())")
+    rotate(landed)
+    with open_warehouse(landed) as connection:
+        tokens.install(connection, tokens.token_key(landed))
+        assert connection.execute(f"select subject = ({token}) from raw_ops.erasure_ledger").fetchall() == [(True,)]
 
 
 def test_a_second_rotation_wraps_the_first(landed: Settings) -> None:
@@ -201,8 +217,8 @@ def test_a_broken_join_is_not_hidden(landed: Settings, monkeypatch: pytest.Monke
     def forgetful(connection: duckdb.DuckDBPyConnection, version: int) -> int:
         changed = real(connection, version)
         connection.execute(
-            "update vault.main.entry set token = 'v2:' || repeat('0', 64) "
-            "where token = (select min(token) from vault.main.entry)"
+            "update vault.main.sealed_entry set token = 'v2:' || repeat('0', 64) "
+            "where token = (select min(token) from vault.main.sealed_entry)"
         )
         return changed
 
@@ -220,9 +236,12 @@ def renew(settings: Settings, name: str, env_file: Path | None = None) -> None:
 
 
 def vault_rows(settings: Settings) -> list[Any]:
-    with open_warehouse(settings, read_only=True) as connection:
-        attach_vault(connection, settings)
-        return connection.execute("select * from vault.main.entry order by all").fetchall()
+    """Every value, opened: a key that was not wrapped anew, or a value bound to what has changed, raises."""
+    with open_vault(settings) as connection:
+        owners = [owner for (owner,) in connection.execute("select owner from vault.main.subject_key").fetchall()]
+        found = entries_of(connection, settings, owners)
+    assert found
+    return found
 
 
 def test_the_vault_under_a_new_key(landed: Settings) -> None:

@@ -32,18 +32,28 @@ class VaultDamaged(WarehouseError):
 
 def wrapping_key(settings: Settings) -> AESGCM:
     """What subject keys are wrapped under. Raises ConfigurationError when the vault's key is missing or short."""
-    secret = base64.b64decode(file_key(settings, "vault"))
-    return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=None, info=b"warehouse vault subject keys v1").derive(secret))
+    return wrapping_key_of(file_key(settings, "vault"))
+
+
+def wrapping_key_of(vault_key: str) -> AESGCM:
+    """The same for a key of the vault in hand, base64 text: the old and the new one of a rotation."""
+    info = b"warehouse vault subject keys v1"
+    return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(base64.b64decode(vault_key)))
+
+
+def wrapped_anew(old: AESGCM, new: AESGCM, wrapped: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Owner → the same key under another wrapping key. Raises VaultDamaged."""
+    return {owner: _seal(new, _open(old, key, _key_place(owner)), _key_place(owner)) for owner, key in wrapped.items()}
 
 
 def new_keys(wrapping: AESGCM, owners: Sequence[str]) -> list[bytes]:
     """A fresh wrapped key for each owner, in their order."""
-    return [_seal(wrapping, os.urandom(KEY_BYTES), f"key{_SEPARATOR}{owner}") for owner in owners]
+    return [_seal(wrapping, os.urandom(KEY_BYTES), _key_place(owner)) for owner in owners]
 
 
 def open_keys(wrapping: AESGCM, wrapped: Mapping[str, bytes]) -> dict[str, AESGCM]:
     """Owner → key, unwrapped. Raises VaultDamaged."""
-    return {owner: AESGCM(_open(wrapping, key, f"key{_SEPARATOR}{owner}")) for owner, key in wrapped.items()}
+    return {owner: AESGCM(_open(wrapping, key, _key_place(owner))) for owner, key in wrapped.items()}
 
 
 def seal_values(
@@ -61,9 +71,13 @@ def open_value(key: AESGCM, sealed: bytes, place: str) -> str:
     return _open(key, sealed, place).decode("utf-8", "surrogatepass")
 
 
-def place_of(owner: str, source: str, table: str, row_key: str, path: str, token: str) -> str:
-    """What a value is bound to."""
-    return _SEPARATOR.join((owner, source, table, row_key, path, token))
+def place_of(owner: str, source: str, table: str, row_key: str, path: str) -> str:
+    """What a value is bound to. Not to its token, which becomes another one when the tokens' key does."""
+    return _SEPARATOR.join((owner, source, table, row_key, path))
+
+
+def _key_place(owner: str) -> str:
+    return f"key{_SEPARATOR}{owner}"
 
 
 def _seal(key: AESGCM, content: bytes, bound_to: str) -> bytes:

@@ -27,7 +27,9 @@ from warehouse.privacy.subject_keys import (
     open_value,
     place_of,
     seal_values,
+    wrapped_anew,
     wrapping_key,
+    wrapping_key_of,
 )
 from warehouse.privacy.subjects import canonical_sql, canonical_subject
 
@@ -127,7 +129,8 @@ def store_entries(connection: duckdb.DuckDBPyConnection, relation: str, settings
                 f"from vault_incoming where rowid >= {first} and rowid < {first + _BATCH}"
             ).to_arrow_table()
             columns = {name: batch.column(name).to_pylist() for name in (*_PLACE.split(", "), "owner", "value")}
-            places = map(place_of, columns["owner"], *(columns[name] for name in _PLACE.split(", ")))
+            bound = ("owner", "source", "table_name", "row_key", "path")
+            places = map(place_of, *(columns[name] for name in bound))
             sealed = pa.array(seal_values(keys, columns["owner"], places, columns["value"]), pa.binary())
             chunk = batch.append_column("sealed", sealed)  # noqa: F841  # read by name
             connection.execute(f"""
@@ -197,9 +200,23 @@ def entries_of(connection: duckdb.DuckDBPyConnection, settings: Settings, owners
                 todo="restore vault/ and keys/vault.key, which belong together, from your backup",
             )
         source, table, row_key, path, token = place
-        value = open_value(keys[owner], sealed, place_of(owner, source, table, row_key, path, token))
+        value = open_value(keys[owner], sealed, place_of(owner, source, table, row_key, path))
         found.append(Entry(source, table, row_key, path, token, value))
     return found
+
+
+def wrap_keys_anew(connection: duckdb.DuckDBPyConnection, database: str, old_key: str, new_key: str) -> None:
+    """Wrap every subject's key in the attached vault `database` under what is derived from the vault's new key.
+
+    Raises:
+        VaultDamaged: a key does not open with the old one.
+    """
+    held = connection.execute(f"select owner, wrapped from {database}.main.subject_key").fetchall()
+    anew = wrapped_anew(wrapping_key_of(old_key), wrapping_key_of(new_key), dict(held))
+    fresh = pa.table({"owner": list(anew), "wrapped": pa.array(list(anew.values()), pa.binary())})  # noqa: F841  # by name
+    connection.execute(f"""
+        update {database}.main.subject_key as kept set wrapped = fresh.wrapped from fresh where kept.owner = fresh.owner
+    """)
 
 
 def subject_entries(settings: Settings, subject: str) -> list[Entry]:
