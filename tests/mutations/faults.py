@@ -145,11 +145,16 @@ FAULTS = (
         "where delivery_number >= 1",
         "an event that was delivered twice counts twice",
     ),
-    ModelFault(EVENTS, "where is_known_event_type", "where true", "events of unknown types are let through"),
     ModelFault(
         EVENTS,
-        "order by identified.occurred_at, identified.kafka_topic",
-        "order by identified.occurred_at desc, identified.kafka_topic",
+        "where is_known_event_type\n),\n\npositions as (",
+        "where true\n),\n\npositions as (",
+        "events of unknown types are let through",
+    ),
+    ModelFault(
+        EVENTS,
+        "deliveries.occurred_at, deliveries.kafka_topic",
+        "deliveries.occurred_at desc, deliveries.kafka_topic",
         "of several deliveries the last one is kept",
     ),
     # --- statuses and milestones
@@ -228,8 +233,8 @@ FAULTS = (
     ),
     ModelFault(
         FILLED,
-        "spine.rate_date < published.next_rate_date or",
-        "spine.rate_date <= published.next_rate_date or",
+        "spine.rate_date < published.next_rate_date",
+        "spine.rate_date <= published.next_rate_date",
         "on the day of a publication two rates hold",
     ),
     ModelFault(
@@ -429,8 +434,8 @@ FAULTS = (
     ),
     ModelFault(
         BALANCES,
-        "cast(running.closing_amount - running.net_movement_amount as decimal(38, 4)) as opening_amount",
-        "running.closing_amount as opening_amount",
+        "cast(filled.closing_amount - filled.net_movement_amount as decimal(38, 4)) as opening_amount",
+        "filled.closing_amount as opening_amount",
         "a day opens at its own close",
     ),
     # --- reports
