@@ -177,7 +177,11 @@ OPS_RULES: dict[str, tuple[Expectation, ...]] = {
         not_in_future("landed_at"),
     ),
     "erasure_ledger": (
-        never("an entry says what was erased", "subject is null and row_key is null", column="row_key"),
+        never(
+            "an entry says what was erased",
+            "coalesce(subject, subject_token, row_key, row_key_token) is null",
+            column="row_key",
+        ),
         not_in_future("erased_at"),
     ),
     "quarantine": (

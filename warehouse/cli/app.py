@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from warehouse.cli import console, incidents, privacy, security
+from warehouse.cli import console, incidents, privacy, security, subjects
 from warehouse.cli.context import audited
 from warehouse.cli.context import ready_settings as _settings
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
@@ -42,6 +42,7 @@ app.add_typer(privacy_app, name="privacy")
 privacy.add_to(privacy_app)
 security.add_to(privacy_app)
 incidents.add_to(privacy_app)
+subjects.add_to(privacy_app)
 
 WRITER_KEYS = ("warehouse", "published", "lake", "vault", "token_v1")
 """What landing opens; a refresh publishes, too."""

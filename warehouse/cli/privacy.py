@@ -62,6 +62,7 @@ def scan(
     """Search every byte and every column produced for personal data; exit 11 unless all was searched and none found."""
     with console.errors(json_):
         from warehouse.core.locks import writer_lock
+        from warehouse.erasure import verify_receipts
         from warehouse.privacy.needles import subject_needles
         from warehouse.privacy.scan_home import FOUND, scan_home, tool_pages
 
@@ -73,9 +74,15 @@ def scan(
         ):
             needles = subject_needles(settings, subject).needles if subject is not None else []
             report = scan_home(settings, needles, baseline=tool_pages(), progress=progress)
+        receipts = verify_receipts(settings, subject) if subject is not None else []
         if json_:
-            console.print_json(report.to_dict())
+            console.print_json(report.to_dict() | {"receipts": [receipt.to_dict() for receipt in receipts]})
         else:
+            for receipt in receipts:
+                console.out.print(
+                    f"receipt {receipt.id}, {receipt.status} {receipt.finished_at}: "
+                    f"{sum(receipt.searched_for.values())} things of theirs searched for, {receipt.residual} found"
+                )
             rows = [
                 (name, report.files[name], report.bytes[name], report.columns[name], report.rows[name])
                 for name in sorted({*report.files, *report.columns})

@@ -38,7 +38,12 @@ def subject_needles(settings: Settings, subject: str) -> SubjectNeedles:
         VaultDamaged: a key or a value in it does not open.
     """
     with open_vault(settings) as connection:
-        return needles_of(connection, settings, canonical_subject(subject), spellings_of(subject))
+        owner = canonical_subject(subject)
+        named = connection.execute(
+            f"select distinct subject from {ALIAS}.main.sealed_entry where owner = $owner", {"owner": owner}
+        ).fetchall()
+        ids = sorted({subject, *spellings_of(subject), *(name for (name,) in named)})
+        return needles_of(connection, settings, owner, ids)
 
 
 def needles_of(

@@ -47,6 +47,8 @@ class Activity(Enum):
     HOUSEKEEPING = ("housekeeping", DATASTORE, 7)
     REVEAL = ("reveal", DATASTORE, 1)
     ERASE = ("erase", DATASTORE, 7)
+    HOLD = ("hold", ENTITY, 3)
+    ENROL = ("enrol", ACCOUNT_CHANGE, 1)
     KEY_USE = ("key_use", DATASTORE, 10)
     KEY_CREATE = ("key_create", DATASTORE, 6)
     KEY_ROTATE = ("key_rotate", DATASTORE, 2)
@@ -100,7 +102,7 @@ class Actor:
 class Resource:
     """What an activity concerned, by name: `table public.fct_sales`, `key vault`."""
 
-    type: Literal["database", "table", "key", "file", "role", "subject", "policy"]
+    type: Literal["database", "table", "key", "file", "role", "subject", "policy", "ticket", "purpose"]
     name: str
 
     def __post_init__(self) -> None:

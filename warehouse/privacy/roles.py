@@ -23,6 +23,8 @@ IDENTIFIER = "identifier"
 GRANTABLE = ("public", "internal", "confidential", IDENTIFIER)
 View = Literal["plain", "masked"]
 Kind = Literal["person", "service"]
+Power = Literal["reveal", "export", "erase", "hold"]
+"""What may be done with the data of one person, beside reading tables."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _HARMLESS = (
@@ -79,6 +81,7 @@ class Role:
     schemas: Mapping[str, SchemaRule]
     rows: Mapping[str, RowFilter]
     """`schema.table` → filter."""
+    powers: tuple[Power, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def _relation(node: Mapping[str, Any], name: str, is_view: bool) -> Relation:
 def _role(name: str, given: Mapping[str, Any]) -> Role:
     if not _NAME.fullmatch(name):
         raise ValueError("a role's name is lower case letters, digits and _")
-    if unknown := set(given) - {"kind", "purpose", "schemas", "rows"}:
+    if unknown := set(given) - {"kind", "purpose", "schemas", "rows", "powers"}:
         raise ValueError(f"{name} has the unknown key {sorted(unknown)[0]}")
     if given["kind"] not in get_args(Kind):
         raise ValueError(f"{name} is neither person nor service")
@@ -176,7 +179,10 @@ def _role(name: str, given: Mapping[str, Any]) -> Role:
         schema, _, relation = table.partition(".")
         if schema not in schemas or not schemas[schema].covers(relation):
             raise ValueError(f"{name} filters {table}, which it does not see")
-    return Role(name, given["kind"], given["purpose"], schemas, rows)
+    powers = tuple(given.get("powers") or ())
+    if (powers and given["kind"] != "person") or set(powers) - set(get_args(Power)):
+        raise ValueError(f"{name} has a power that is none, or is a service with one")
+    return Role(name, given["kind"], given["purpose"], schemas, rows, powers)
 
 
 def _schema_rule(role: str, given: Mapping[str, Any]) -> SchemaRule:

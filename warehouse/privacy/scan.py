@@ -26,8 +26,8 @@ SHORTEST_NEEDLE = 6
 """A shorter value stands everywhere by chance."""
 _BATCH = 5_000
 _ROWS = 100_000
-_NO_NEEDLES = ("BOOLEAN", "DATE", "TIME", "INTERVAL")
-"""Types whose values are no text, and no number of anybody."""
+_NO_NEEDLES = ("BOOLEAN", "DATE", "TIME", "INTERVAL", "DECIMAL", "DOUBLE", "FLOAT")
+"""Types whose values are no text, and no number of anybody: an amount may happen to read like a latitude."""
 
 _ADDRESS = re.compile(rb"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}")
 _ADDRESS_IN_BINARY = re.compile(

@@ -57,6 +57,16 @@ def spellings_of(subject: str) -> tuple[str, ...]:
     return (canonical, second + canonical.removeprefix(first))
 
 
+def pattern_of(subject: str) -> str:
+    """A regular expression of every spelling, however many zeros stand in it."""
+    canonical = canonical_subject(subject)
+    kind = kind_of(canonical)
+    if kind is None or not _SPELLING.fullmatch(canonical):
+        return re.escape(canonical)
+    first, second = PREFIXES[kind]
+    return f"({first}|{second})0*{canonical.removeprefix(first).lstrip('0')}"
+
+
 def canonical_sql(expression: str) -> str:
     """SQL: the canonical id of `expression`, null for null."""
     cases = " ".join(

@@ -1,0 +1,325 @@
+"""Erasure: nothing of the person in any byte or column, amounts kept, nothing back, resumed from any step."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ingestion.replay import replay
+from ingestion.run import ingest
+from tests.conftest import MakeSettings
+from tests.integration.landed_home import NOWHERE, drop_reference, query
+from warehouse.cli import context
+from warehouse.cli.app import app
+from warehouse.core.database import open_warehouse
+from warehouse.core.errors import ConfigurationError, WarehouseError
+from warehouse.core.paths import Home
+from warehouse.core.settings import CATALOG, Settings
+from warehouse.dbt import run_dbt
+from warehouse.erasure import ErasureIncomplete, erase, run, verify_receipts
+from warehouse.erasure.plan import Plan
+from warehouse.erasure.receipt import receipt_path
+from warehouse.privacy.audit import tail
+from warehouse.privacy.holds import OnHold, add_hold, holds, release_hold
+from warehouse.privacy.matcher import Needle
+from warehouse.privacy.needles import subject_needles
+from warehouse.privacy.ocsf import Actor
+from warehouse.privacy.scan_home import scan_home
+from warehouse.privacy.totp import STEP_SECONDS, code_at
+from warehouse.privacy.vault import UnknownSubject, open_vault, subject_entries
+from warehouse.subject_export import export_subject
+
+SUBJECT = "CUSTOMER003"
+STEPS = ("ledger", "lake", "warehouse", "reports", "published")
+
+
+@dataclass
+class Landed:
+    settings: Settings
+    needles: list[Needle]
+    amounts: list[Any]
+
+
+AMOUNTS = """
+    select 'oltp', currency_code, sum(amount), count(*) from raw_oltp.transaction group by all
+    union all select 'mongodb', document ->> '$.currency.code', sum((document ->> '$.amount')::decimal(18, 4)), count(*)
+    from raw_mongodb.transactions group by all order by all
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings) -> Settings:
+    settings = make_settings(tmp_path_factory.mktemp("landed"))
+    drop_reference(settings)
+    ingest(settings, NOWHERE, run_id="first", sources=("files",))
+    return settings
+
+
+@pytest.fixture
+def landed(base: Settings, tmp_path: Path) -> Iterator[Landed]:
+    """A copy of the landed home, and what is known of the subject before."""
+    home = tmp_path / "home"
+    shutil.copytree(base.warehouse_home, home)
+    settings = base.model_copy(update={"warehouse_home": home})
+    yield Landed(settings, subject_needles(settings, SUBJECT).needles, query(settings, AMOUNTS))
+
+
+def found(landed: Landed) -> list[str]:
+    report = scan_home(landed.settings, landed.needles, patterns=False, project=landed.settings.warehouse_home / "none")
+    assert not report.unopened
+    return [str(item) for item in report.findings]
+
+
+def check_gone(landed: Landed) -> None:
+    assert found(landed) == []
+    assert query(landed.settings, AMOUNTS) == landed.amounts, "amounts stay"
+    (kept,) = query(landed.settings, "select count(*) from raw_oltp.transaction where customer_id = '-3'")[0]
+    assert kept > 0
+    with pytest.raises(UnknownSubject):
+        subject_entries(landed.settings, SUBJECT)
+    with open_vault(landed.settings) as vault:
+        assert vault.execute("select count(*) from vault.erasure").fetchone() == (0,)
+        assert vault.execute("select count(*) from vault.subject_key where owner = $1", [SUBJECT]).fetchone() == (0,)
+
+
+def test_nothing_is_left_amounts_stay_and_a_receipt_proves_it(landed: Landed) -> None:
+    assert found(landed), "there is something to erase"
+    receipt = erase(landed.settings, "CUST003", "DSR-1")
+    check_gone(landed)
+    assert (receipt.status, receipt.residual) == ("complete", 0)
+    assert receipt.searched_for["values"] > 3
+    path = receipt_path(landed.settings, receipt.id)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert SUBJECT not in path.read_text()
+    assert [item.id for item in verify_receipts(landed.settings, SUBJECT)] == [receipt.id]
+    assert erase(landed.settings, SUBJECT, "DSR-1").id == receipt.id, "again: the same answer"
+    changed = json.loads(path.read_text())
+    changed["receipt"]["residual"] = 1
+    path.write_text(json.dumps(changed))
+    with pytest.raises(WarehouseError, match="not the one that was signed"):
+        verify_receipts(landed.settings, SUBJECT)
+
+
+def test_others_keep_what_is_theirs(landed: Landed) -> None:
+    others = "select * exclude (_row_hash, _dlt_load_id) from {} where {} not in ('CUSTOMER003', '-3') order by all"
+    tables = ("raw_oltp.customer", "raw_oltp.device", "raw_oltp.transaction", "raw_oltp.payment_method")
+    before = [query(landed.settings, others.format(table, "customer_id")) for table in tables]
+    known = subject_entries(landed.settings, "CUSTOMER001")
+    erase(landed.settings, SUBJECT, "DSR-1")
+    assert [query(landed.settings, others.format(table, "customer_id")) for table in tables] == before
+    assert subject_entries(landed.settings, "CUSTOMER001") == known
+
+
+def test_neither_replay_nor_a_source_brings_them_back(landed: Landed) -> None:
+    erase(landed.settings, SUBJECT, "DSR-1")
+    before = query(landed.settings, "select transaction_id, _row_hash from raw_oltp.transaction order by all")
+    replay(landed.settings)
+    check_gone(landed)
+    with open_warehouse(landed.settings) as connection:
+        connection.execute("delete from raw_ops.landed_files")
+    shutil.rmtree(Home.of(landed.settings).drops, ignore_errors=True)
+    drop_reference(landed.settings)
+    report = ingest(landed.settings, NOWHERE, run_id="again", sources=("files",))
+    assert report.landed_rows == 0, "what stays of theirs is what would land"
+    check_gone(landed)
+    assert query(landed.settings, "select transaction_id, _row_hash from raw_oltp.transaction order by all") == before
+
+
+@pytest.mark.parametrize("step", [*STEPS, "proof", "vault"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_interrupted_anywhere_it_goes_on(
+    landed: Landed, monkeypatch: pytest.MonkeyPatch, step: str, moment: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    name = {
+        "ledger": "write_ledger", "lake": "erase_from_lake", "warehouse": "erase_from_warehouse",
+        "reports": "rebuild_reports", "published": "publish_again", "proof": "prove", "vault": "rewrite_vault",
+    }[step]  # fmt: skip
+    original = getattr(run, name)
+
+    def killed(*given: Any) -> Any:
+        if moment == "before":
+            raise Killed
+        original(*given)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, name, killed)
+        with pytest.raises(Killed):
+            erase(landed.settings, SUBJECT, "DSR-1")
+    assert query(landed.settings, AMOUNTS) == landed.amounts
+    receipt = erase(landed.settings, SUBJECT, "DSR-1")
+    check_gone(landed)
+    assert receipt.status == "complete"
+
+
+def test_what_is_left_is_found_and_the_key_survives(landed: Landed, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = subject_entries(landed.settings, SUBJECT)
+    monkeypatch.setattr(run, "erase_from_lake", lambda *_: {})
+    with pytest.raises(ErasureIncomplete, match="lake") as error:
+        erase(landed.settings, SUBJECT, "DSR-1")
+    assert all(entry.value not in str(error.value) for entry in entries)
+    assert subject_entries(landed.settings, SUBJECT) == entries
+
+
+def test_a_leftover_in_a_log_is_removed(landed: Landed) -> None:
+    logs = Home.of(landed.settings).logs
+    logs.mkdir(parents=True)
+    (logs / "dbt.log").write_text(f"a failed cast of {SUBJECT}")
+    erase(landed.settings, SUBJECT, "DSR-1")
+    assert not (logs / "dbt.log").exists()
+    check_gone(landed)
+
+
+def test_unknown_subjects_and_shops_are_refused(landed: Landed) -> None:
+    with pytest.raises(UnknownSubject):
+        erase(landed.settings, "CUSTOMER999", "DSR-1")
+    with pytest.raises(ConfigurationError, match="only customers"):
+        erase(landed.settings, "MERCHANT001", "DSR-1")
+    with pytest.raises(ConfigurationError, match="no subject's id"):
+        erase(landed.settings, "x' or 1=1 --", "DSR-1")
+    assert found(landed)
+
+
+def test_a_hold_restricts_and_the_erasure_follows_it(landed: Landed, tmp_path: Path) -> None:
+    add_hold(landed.settings, SUBJECT, "aml", "AML-7")
+    with pytest.raises(OnHold, match="noted"):
+        erase(landed.settings, SUBJECT, "DSR-1")
+    with pytest.raises(OnHold):
+        export_subject(landed.settings, SUBJECT, tmp_path / "out")
+    assert found(landed)
+    assert release_hold(landed.settings, "CUST003", "aml", "AML-7"), "the erasure is due"
+    erase(landed.settings, SUBJECT, "DSR-1")
+    check_gone(landed)
+    assert holds(landed.settings) == []
+
+
+def test_an_export_is_complete_and_private(landed: Landed, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = export_subject(landed.settings, "CUST003", out)
+    index = json.loads((out / "index.json").read_text())
+    assert {file["name"] for file in index["files"]} == {file.name for file in done.files}
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in out.iterdir())
+    text = "".join(path.read_text() for path in out.glob("*.json"))
+    for entry in subject_entries(landed.settings, SUBJECT):
+        assert json.dumps(entry.value, ensure_ascii=False)[1:-1] in text, entry.path
+    named = query(
+        landed.settings,
+        "select count(*) from raw_oltp.transaction where customer_id = 'CUSTOMER003'",
+    )[0][0]
+    assert len(json.loads((out / "raw_oltp.transaction.json").read_text())) == named > 0
+    assert "CUSTOMER001" not in text
+    assert {"raw_oltp.customer.csv", "raw_mongodb.transactions.json", "raw_stream.payments_transactions.json"} <= {
+        path.name for path in out.iterdir()
+    }
+    with pytest.raises(ConfigurationError, match="not empty"):
+        export_subject(landed.settings, SUBJECT, out)
+    with pytest.raises(UnknownSubject):
+        export_subject(landed.settings, "CUSTOMER999", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture
+def command(landed: Landed, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command in the landed home; `code` gives the next one-time code."""
+    monkeypatch.setattr(context, "get_settings", lambda: landed.settings)
+    steps = iter((-1, 0, 1))
+
+    def code() -> str:
+        path = Home.of(landed.settings).keys / f"totp_{Actor.current().name}.json"
+        secret = base64.b32decode(json.loads(path.read_text())["secret"])
+        import time
+
+        return code_at(secret, int(time.time() // STEP_SECONDS) + next(steps))
+
+    def call(*words: str) -> Any:
+        return CliRunner().invoke(app, ["privacy", *words])
+
+    call.code = code  # type: ignore[attr-defined]
+    return call
+
+
+def test_reveal_asks_for_everything_and_records_everything(landed: Landed, command: Any) -> None:
+    assert command("enrol", "--role", "compliance_officer", "--json").exit_code == 0
+    asked = ("reveal", SUBJECT, "--ticket", "DSR-9", "--json", "--purpose")
+    code = command.code()
+    shown = command(*asked, "access_request", "--code", code)
+    assert shown.exit_code == 0, shown.output
+    values = {item["value"] for item in json.loads(shown.stdout)["values"]}
+    assert values == {entry.value for entry in subject_entries(landed.settings, SUBJECT)}
+    refused = [
+        command(*asked, "access_request", "--code", code),
+        command(*asked, "access_request", "--code", "000000", "--role", "analyst"),
+        command(*asked, "curiosity", "--code", "000000"),
+        command("reveal", SUBJECT, "--ticket", "none", "--purpose", "support", "--code", "0"),
+        command("reveal", "CUSTOMER999", "--ticket", "DSR-1", "--purpose", "support", "--code", command.code()),
+    ]
+    assert [result.exit_code for result in refused] == [16, 16, 2, 2, 13]
+    assert not any(value in result.output for result in refused for value in values)
+    events = [item["record"] for item in tail(landed.settings, 20)]
+    reveals = [event for event in events if event["metadata"]["event_code"] == "reveal"]
+    assert [event["status"] for event in reveals] == ["Success"] + ["Failure"] * 5
+    log = Home.of(landed.settings).audit.read_text()
+    assert SUBJECT not in log
+    assert not any(value in log for value in values)
+    first = {(item["type"], item["name"]) for item in reveals[0]["resources"]}
+    assert {("ticket", "DSR-9"), ("purpose", "access_request"), ("key", "vault")} <= first
+
+
+def test_the_register_names_every_table_with_personal_values(command: Any) -> None:
+    activities = {item["table"]: item for item in json.loads(command("register", "--json").stdout)["activities"]}
+    assert "email" in activities["raw_oltp.customer"]["personal"]
+    assert "beneficial_owners[].name" in activities["raw_mongodb.merchants"]["personal"]
+    assert activities["raw_mongodb.customer_feedback"]["retention"].startswith("36 months")
+    assert "raw_oltp.currency" not in activities
+    classes = json.loads(command("retention", "--json").stdout)["classes"]
+    assert {row["record_type"] for row in classes} == {"payments", "feedback", "interactions", "errors"}
+
+
+def test_a_built_warehouse_still_reconciles(company: Settings, tmp_path: Path) -> None:
+    """The models of a refreshed company: every dbt test passes after an erasure, and again after a full rebuild."""
+    home = tmp_path / "home"
+    shutil.copytree(
+        company.warehouse_home, home, ignore=shutil.ignore_patterns("servers", "spill"), ignore_dangling_symlinks=True
+    )
+    settings = company.model_copy(update={"warehouse_home": home})
+    (subject,) = query(
+        settings,
+        "select customer_id from raw_oltp.transaction where customer_id like 'CUSTOMER001%' "
+        "group by all order by count(*) desc, 1 limit 1",
+    )[0]
+    facts = f"select currency_code, sum(amount), count(*) from {CATALOG}.public.fct_sales group by all order by all"
+    landed = Landed(settings, subject_needles(settings, subject).needles, query(settings, facts))
+    receipt = erase(settings, subject, "DSR-1")
+    print(f"\nerasure: {receipt.seconds} s at 3,000 payments, {receipt.residual} residual")
+    assert found(landed) == []
+    assert query(settings, facts) == landed.amounts
+    (kept,) = query(settings, "select count(*) from public.fct_sales where customer_key = '-3'")[0]
+    assert kept > 0
+    reports = {
+        name: query(settings, f"select * from public.{name} order by all")
+        for (name,) in query(settings, "select table_name from duckdb_tables() where table_name like 'rpt_%'")
+    }
+    run_dbt(settings, ["build", "--full-refresh", "--exclude-resource-type", "unit_test"])
+    assert found(landed) == []
+    assert query(settings, facts) == landed.amounts
+    for name in ("rpt_daily_overview", "rpt_merchant_overview", "rpt_payout_reconciliation"):
+        assert query(settings, f"select * from public.{name} order by all") == reports[name], name
+
+
+def test_a_plan_tells_what_to_look_for() -> None:
+    plan = Plan(
+        "1", "C1", "T-1", "now", ["C1"], {"device": ["D1"], "location": ["L1"]}, ["S1"], ["k"], ["value"], ["t"]
+    )
+    assert plan.identifiers == ["C1", "D1", "S1", "k"]
+    assert [needle.value for needle in plan.needles] == ["C1", "D1", "S1", "k", "value", "t"]
