@@ -11,7 +11,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help refresh test test-full test-security lint format docs bench bench-ingest bench-warehouse lock down clean
+.PHONY: help refresh test test-full test-security lint audit format docs bench bench-ingest bench-warehouse lock down clean
 
 help: ## what can be made
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +33,14 @@ lint: $(READY) profiles.yml ## style, types, import directions, SQL, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive warehouse ingestion expectations benchmarks
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	WAREHOUSE_HOME=$(CURDIR)/.warehouse $(BIN)/sqlfluff lint --disable-progress-bar models tests/dbt
+
+audit: $(READY) ## known vulnerabilities of what is installed: asks a service on the network
+	@$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock || \
+		{ echo "make audit: vulnerabilities were found, or the service could not be asked (see above): not audited" >&2; exit 1; }
 
 format: $(READY) profiles.yml ## let ruff and sqlfluff put the code in order
 	$(BIN)/ruff check --fix .

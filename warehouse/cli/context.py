@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from warehouse.core.errors import DropsRefused
 from warehouse.core.keys import create_missing_keys
 from warehouse.core.settings import CATALOG, Settings, get_settings, load_settings
 from warehouse.privacy.audit import record
-from warehouse.privacy.ocsf import Activity, Actor, Resource
+from warehouse.privacy.ocsf import Activity, Actor, Resource, file_resource
 
 
 def ready_settings(target: str | None = None) -> Settings:
@@ -65,6 +66,8 @@ def audited(
         yield trail
     except BaseException as error:
         everything = [*trail.resources, *used]
+        if isinstance(error, DropsRefused):
+            everything += [file_resource(f"drops/{label}") for label in error.labels]
         failure = type(error).__name__
         record(
             settings,

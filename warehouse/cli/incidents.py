@@ -1,4 +1,4 @@
-"""`warehouse privacy …`: new keys."""
+"""`warehouse privacy …`: new keys, exercises, the breach register."""
 
 from __future__ import annotations
 
@@ -17,6 +17,65 @@ def add_to(privacy_app: typer.Typer) -> None:
     """Hang these commands below `warehouse privacy`."""
     privacy_app.command("rotate-key")(rotate_key)
     privacy_app.command("rotate-token-key")(rotate_token_key)
+    privacy_app.command("drill")(drill)
+    privacy_app.command("breaches")(list_breaches)
+
+
+def drill(
+    scenario: Annotated[str, typer.Argument(help="leaked_key, stolen_export or poisoned_source.")],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the copy below WAREHOUSE_HOME/drills.")] = False,
+    json_: Json = False,
+) -> None:
+    """Inject an incident into a copy of the home, find it, count who is affected, answer it, write it down."""
+    with console.errors(json_):
+        from warehouse.core.locks import writer_lock
+        from warehouse.drill import drill as run
+
+        settings = ready_settings()
+        with (
+            audited(settings, Activity.DRILL, announce=True) as trail,
+            writer_lock(settings, "drill"),
+            console.progress(quiet=json_) as progress,
+        ):
+            report = run(settings, scenario, keep=keep, progress=progress)
+            trail.resources.append(Resource("policy", f"drill/{scenario}"))
+            trail.rows = report.breach.subjects
+        if json_:
+            console.print_json(report.to_dict())
+            return
+        rows = [(item["at"], item["what"], item.get("who"), item.get("outcome")) for item in report.breach.timeline]
+        console.print_table("timeline", ("when", "what", "who", "outcome"), rows)
+        breach = report.breach
+        console.out.print(f"{breach.nature}; detected after {report.seconds_to_detect:.1f} s")
+        console.out.print(
+            f"{breach.subjects:,} people affected (who: the vault, incident {breach.incident}), "
+            f"{breach.records:,} records"
+        )
+        console.out.print(f"the supervisory authority must know by {breach.deadline}, were it not an exercise")
+        console.out.print(
+            f"{report.receipt.key}: {report.receipt.tokens:,} tokens, {report.receipt.joins} joins, "
+            f"{report.receipt.broken} broken; new keys too: {', '.join(report.rotated) or 'none'}"
+        )
+
+
+def list_breaches(json_: Json = False) -> None:
+    """The breach register (GDPR 33(5)); exit 1 when an authority should have been told by now."""
+    with console.errors(json_):
+        from warehouse.privacy.breaches import breaches, overdue
+
+        entries = breaches(ready_settings())
+        late = [entry.incident for entry in entries if overdue(entry)]
+        if json_:
+            console.print_json([entry.to_dict() | {"overdue": entry.incident in late} for entry in entries])
+        else:
+            rows = [
+                (item.incident, "exercise" if item.exercise else "breach", item.subjects, item.deadline,
+                 item.notified_at or item.reason or ("OVERDUE" if item.incident in late else "open"))
+                for item in entries
+            ]  # fmt: skip
+            console.print_table(None, ("incident", "kind", "people", "deadline", "authority"), rows)
+        if late:
+            raise typer.Exit(1)
 
 
 def rotate_key(

@@ -57,6 +57,15 @@ class LoadIncomplete(WarehouseError):
     exit_code = 5
 
 
+class DropsRefused(LoadIncomplete):
+    """Files that a partner left did not land; the others have."""
+
+    def __init__(self, what: str, labels: tuple[str, ...], *, kept: str, todo: str) -> None:
+        super().__init__(what, kept=kept, todo=todo)
+        self.labels = labels
+        """Which: `<source>/<table>/<file>`, with nothing in it that a name may not hold."""
+
+
 class QualityFailure(WarehouseError):
     """An expectation or a model test failed; nothing was published."""
 

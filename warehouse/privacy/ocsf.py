@@ -115,6 +115,12 @@ class Resource:
             raise ValueError(f"a {self.type} is named by letters, digits and _.:$/- without long numbers")
 
 
+def file_resource(label: str) -> Resource:
+    """A file that somebody else has named; what no name of ours may hold becomes `_`."""
+    name = re.sub(r"\d{6,}", "_", re.sub(r"[^A-Za-z0-9_./-]", "_", label, flags=re.ASCII))[:120]
+    return Resource("file", name if _NAME.fullmatch(name) else "unnamed")
+
+
 def event(
     activity: Activity,
     *,

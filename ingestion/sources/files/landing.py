@@ -29,7 +29,7 @@ from ingestion.sources import Plan
 from ingestion.sources.files import drops
 from ingestion.sources.files.drops import Drop, RefusedDrop
 from ingestion.sources.files.formats import read_drop
-from warehouse.core.errors import LoadIncomplete, WarehouseError
+from warehouse.core.errors import DropsRefused, WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress
 from warehouse.core.settings import CATALOG, Settings
@@ -61,13 +61,14 @@ class DropsReport:
     files: int = 0
     seconds: float = 0.0
 
-    def failure(self) -> LoadIncomplete | None:
+    def failure(self) -> DropsRefused | None:
         """The refusals as one error, or None."""
         if not self.refused:
             return None
-        return LoadIncomplete(
+        return DropsRefused(
             f"{len(self.refused)} dropped files did not land: "
             + "; ".join(f"{label} {reason}" for label, reason in sorted(self.refused.items())),
+            tuple(sorted(self.refused)),
             kept="the files, where they are; the other files have landed",
             todo="have them delivered again as the reason says, or remove them from the drop folder",
         )

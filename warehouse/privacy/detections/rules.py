@@ -55,6 +55,10 @@ def _is_personal_key(name: str) -> bool:
     return name == "vault" or name.startswith("token_v")
 
 
+def _is_drop(name: str) -> bool:
+    return name.startswith("drops/")
+
+
 def _is_off_hours(event: Seen) -> bool:
     return event.at.hour not in OFFICE_HOURS or event.at.weekday() >= 5
 
@@ -128,6 +132,10 @@ DETECTIONS: tuple[Detection, ...] = (
     Detection(
         "bulk_export", "high", f"{BULK_ROWS:,} rows or more left at once",
         when=lambda e: _hands_out(e) and e.rows >= BULK_ROWS,
+    ),
+    Detection(
+        "drop_refused", "high", "a file that a partner left was refused: damaged, hostile, or no file of ours",
+        when=lambda e: e.code in ("ingest", "refresh") and e.failed and any(map(_is_drop, e.names("file"))),
     ),
     Detection(
         "volume_spike", "high", f"one account took {SPIKE_ROWS:,} rows within an hour",
