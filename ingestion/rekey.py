@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import duckdb
 
 from ingestion.compaction import fresh_id
+from ingestion.erasure import LEDGER
 from ingestion.lake import Lake, SealedLoad, write_part
 from ingestion.raw import raw_table_names
 from ingestion.schema import BOOKKEEPING, Table, all_tables, row_hash_sql
@@ -64,8 +65,8 @@ def rekey(connection: duckdb.DuckDBPyConnection, lake: Lake, version: int, progr
     payload = {"payload": "rekeyed(payload::varchar)::json"}
     quarantined = _update(connection, f"{CATALOG}.raw_ops.quarantine", payload, version)
     # who was erased is known there by tokens: under the old key they would come back
-    ledger = {"subject": "rekeyed(subject)", "row_key": "rekeyed(row_key)"}
-    _update(connection, f"{CATALOG}.raw_ops.erasure_ledger", ledger, version)
+    for column in ("subject_token", "row_key_token"):
+        _update(connection, LEDGER, {column: f"rekeyed({column})"}, version)
     connection.execute("commit")
     return Rekeyed(loads, lake_rows, raw, quarantined)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,8 +239,6 @@ def command(landed: Landed, monkeypatch: pytest.MonkeyPatch) -> Any:
     def code() -> str:
         path = Home.of(landed.settings).keys / f"totp_{Actor.current().name}.json"
         secret = base64.b32decode(json.loads(path.read_text())["secret"])
-        import time
-
         return code_at(secret, int(time.time() // STEP_SECONDS) + next(steps))
 
     def call(*words: str) -> Any:
@@ -318,8 +317,7 @@ def test_a_built_warehouse_still_reconciles(company: Settings, tmp_path: Path) -
 
 
 def test_a_plan_tells_what_to_look_for() -> None:
-    plan = Plan(
-        "1", "C1", "T-1", "now", ["C1"], {"device": ["D1"], "location": ["L1"]}, ["S1"], ["k"], ["value"], ["t"]
-    )
+    owned = {"device": ["D1"], "location": ["L1"]}
+    plan = Plan("1", "C1", "T-1", "now", ["C1"], owned, ["S1"], ["k"], ["value"], ["t"])
     assert plan.identifiers == ["C1", "D1", "S1", "k"]
     assert [needle.value for needle in plan.needles] == ["C1", "D1", "S1", "k", "value", "t"]

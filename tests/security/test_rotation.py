@@ -132,11 +132,11 @@ def test_who_was_erased_stays_erased(landed: Settings) -> None:
     token = "select pseudonymise('erased subject', 'CUST0001')"
     with open_warehouse(landed) as connection:
         tokens.install(connection, tokens.token_key(landed))
-        connection.execute(f"insert into raw_ops.erasure_ledger (subject, erased_at) values (({token}), now())")
+        connection.execute(f"insert into raw_ops.erasure_ledger (subject_token, erased_at) values (({token}), now())")
     rotate(landed)
     with open_warehouse(landed) as connection:
         tokens.install(connection, tokens.token_key(landed))
-        assert connection.execute(f"select subject = ({token}) from raw_ops.erasure_ledger").fetchall() == [(True,)]
+        assert connection.execute(f"select subject_token = ({token}) from raw_ops.erasure_ledger").fetchall() == [(True,)]
 
 
 def test_a_second_rotation_wraps_the_first(landed: Settings) -> None:

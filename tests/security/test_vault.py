@@ -14,6 +14,7 @@ from warehouse.core.errors import ConfigurationError
 from warehouse.core.keys import file_key
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
+from warehouse.file_keys import rotate_file_key
 from warehouse.privacy import vault
 from warehouse.privacy.subject_keys import VaultDamaged
 from warehouse.privacy.subjects import canonical_sql, canonical_subject, spellings_of
@@ -163,3 +164,12 @@ def test_ids_are_canonical_in_python_and_sql(subject: str, canonical: str) -> No
     row = duckdb.execute(f"select {canonical_sql('id')} from (select ? as id)", [subject]).fetchone()
     assert row == (canonical,)
     assert canonical_subject(spellings_of(subject)[-1]) == canonical
+
+
+def test_a_new_vault_key_opens_what_was_sealed_under_the_old_one(settings: Settings) -> None:
+    """Subject keys are wrapped under the vault's key, and follow it."""
+    known = vault.subject_entries(settings, "CUSTOMER005")
+    old = file_key(settings, "vault")
+    assert rotate_file_key(settings, "vault").key == "vault"
+    assert file_key(settings, "vault") != old
+    assert vault.subject_entries(settings, "CUSTOMER005") == known

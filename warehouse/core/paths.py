@@ -85,7 +85,7 @@ class Home:
 
     @property
     def receipts(self) -> Path:
-        """What key rotations did (JSON): counts and names, evidence for an auditor."""
+        """What key rotations and erasures did (JSON): counts and names, evidence for an auditor."""
         return self.root / "receipts"
 
     @property

@@ -53,7 +53,7 @@ class Receipt:
 
 def receipt_path(settings: Settings, erasure: str) -> Path:
     """Where a receipt lies."""
-    return Home.of(settings).root / "receipts" / f"erasure-{erasure}.json"
+    return Home.of(settings).receipts / f"erasure-{erasure}.json"
 
 
 def save_receipt(settings: Settings, receipt: Receipt) -> Path:
