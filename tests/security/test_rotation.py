@@ -136,7 +136,9 @@ def test_who_was_erased_stays_erased(landed: Settings) -> None:
     rotate(landed)
     with open_warehouse(landed) as connection:
         tokens.install(connection, tokens.token_key(landed))
-        assert connection.execute(f"select subject_token = ({token}) from raw_ops.erasure_ledger").fetchall() == [(True,)]
+        assert connection.execute(f"select subject_token = ({token}) from raw_ops.erasure_ledger").fetchall() == [
+            (True,)
+        ]
 
 
 def test_a_second_rotation_wraps_the_first(landed: Settings) -> None:
