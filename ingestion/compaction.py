@@ -200,13 +200,18 @@ def _retain_history(connection: duckdb.DuckDBPyConnection, table: Table, old: st
 
 
 def fresh_id(lake: Lake, table: Table, loads: Sequence[SealedLoad]) -> str:
-    """Sorts right after the newest of `loads`, and is no load's yet: `<load>.c1`, `.c2` …"""
-    taken = {load.load_id for load in lake.sealed_loads(table.source, table.name)}
+    """Sorts right after the newest of `loads`, and was never a load of theirs: `<load>.c001`, `.c002` …
+
+    An id that is free again must not be given twice: of two loads that name each other as replaced, none would be left.
+    """
     base = max(load.load_id for load in loads).partition(".c")[0]
-    generation = 1
-    while f"{base}.c{generation:03d}" in taken:
-        generation += 1
-    return f"{base}.c{generation:03d}"
+    generations = [
+        int(generation or 0)
+        for load in (*lake.sealed_loads(table.source, table.name), *loads)
+        for name, _, generation in [load.load_id.partition(".c")]
+        if name == base
+    ]
+    return f"{base}.c{max(generations, default=0) + 1:03d}"
 
 
 def settle_all(connection: duckdb.DuckDBPyConnection, settings: Settings, lake: Lake, progress: Progress) -> None:

@@ -141,12 +141,17 @@ def test_who_was_erased_stays_erased(landed: Settings) -> None:
         ]
 
 
-def test_a_second_rotation_wraps_the_first(landed: Settings) -> None:
-    rotate(landed)
-    receipt = rotate(landed)
-    assert receipt.key == "token_v3"
-    assert (receipt.broken, old_tokens(landed, 1), old_tokens(landed, 2)) == (0, 0, 0)
+def test_each_further_rotation_wraps_the_one_before(landed: Settings) -> None:
+    raw = len(query(landed, CUSTOMERS))
+    for version in (2, 3, 4):
+        receipt = rotate(landed)
+        assert receipt.key == f"token_v{version}"
+        assert receipt.broken == 0
+        assert [old_tokens(landed, older) for older in range(1, version)] == [0] * (version - 1)
     assert sum(land(landed).values()) == 0
+    with writer_lock(landed, "replay"):
+        replay(landed)
+    assert len(query(landed, CUSTOMERS)) == raw
 
 
 def test_the_receipt_holds_no_token_and_no_key(landed: Settings) -> None:

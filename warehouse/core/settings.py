@@ -172,13 +172,24 @@ class Settings(BaseSettings):
                     raise ValueError("KAFKA_BOOTSTRAP leaves this machine without TLS: set KAFKA_SECURITY")
 
 
+_UNSAFE_OPTIONS = frozenset(
+    {
+        "host", "hostaddr", "service",
+        "tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames", "tlsdisableocspendpointcheck",
+    }
+)  # fmt: skip
+
+
 def refuse_plain_address(uri: str) -> None:
     """Raise ValueError when `uri` would carry data off this machine without TLS."""
     parts = urlsplit(uri)
+    query = {name.lower(): values[-1].lower() for name, values in parse_qs(parts.query).items()}
+    # a client that is told not to look at the certificate, or to go elsewhere, is not told so by an address
+    if refused := sorted(_UNSAFE_OPTIONS & query.keys()):
+        raise ValueError(f"the {parts.scheme} address must not say {', '.join(refused)}")
     hosts = [part.rsplit("@", 1)[-1] for part in parts.netloc.split(",")]
     if all(_is_loopback(urlsplit(f"//{host}").hostname or "") for host in hosts):
         return
-    query = {name.lower(): values[-1].lower() for name, values in parse_qs(parts.query).items()}
     if parts.scheme == "mongodb+srv" and query.get("tls", "true") == "true":
         return
     if query.get("sslmode") == "verify-full" or query.get("tls") == "true" or query.get("ssl") == "true":
