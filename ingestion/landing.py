@@ -111,6 +111,8 @@ class TableLanding:
             "create or replace temp table seen_keys as select " + self._keys + f" from {self._raw} limit 0"
         )
         self._first = not self._one(f"select count(*) from (select 1 from {self._raw} limit 1)")
+        self._some_landed_before = False
+        """Whether a row of the chunk has landed before in the same form: else there is nothing to be left out."""
         self._late: str | None = None
         cursor = "cursor_at" if table.is_document else table.cursor
         if plan.mode == "drop" and table.history and table.cursor and not self._first:
@@ -158,14 +160,18 @@ class TableLanding:
             self._refuse_duplicates()
         self.connection.execute(f"insert into seen_keys select {self._keys} from checked")
         self._drop_erased()
-        self._count()
+        if self._count():
+            self._land_checked()
+        self._hold_quarantine()
+        self.connection.execute("drop table if exists incoming")
+
+    def _land_checked(self) -> None:
+        """Of the checked rows, those that have not landed before."""
         if self._late is not None:
             late = f"select count(*) from checked {self._not_landed_before()} {_FITS} and {self._late}"
             self.counts.late_rows += self._one(late)
         self._write(f"{self._versions_sql()} from checked {self._not_landed_before()} {_FITS}")
         self._hold_vault()
-        self._hold_quarantine()
-        self.connection.execute("drop table if exists incoming")
 
     def _checked_sql(self, treated: str) -> str:
         return f"""
@@ -268,7 +274,8 @@ class TableLanding:
         self.counts.unchanged_rows += erased
         self.counts.erased_rows += erased
 
-    def _count(self) -> None:
+    def _count(self) -> int:
+        """Count the checked rows; returns how many of them land. Remembers whether any has landed before."""
         read, quarantined, unknown = self._row(
             "select count(*), count(reason), coalesce(sum(unknown) filter (reason is null), 0) from checked"
         )
@@ -281,6 +288,8 @@ class TableLanding:
         self.counts.unchanged_rows += kept
         self.counts.landed_rows += read - quarantined - kept
         self.counts.unknown_keys += int(unknown)
+        self._some_landed_before = kept > 0
+        return read - quarantined - kept
 
     def _versions_sql(self) -> str:
         columns = ", ".join(f'checked."{name}"' for name, _ in self.boundary.landed)
@@ -296,7 +305,7 @@ class TableLanding:
         return f"if({self._late}, '{LATE}{self.load_id}', '{self.load_id}')"
 
     def _not_landed_before(self) -> str:
-        if self._first:
+        if not self._some_landed_before:
             return ""
         return f"anti join {self._raw} as raw on ({self._on('checked')}) and raw._row_hash = checked._row_hash"
 
