@@ -79,39 +79,59 @@ repeated as (
 ),
 
 -- hardly any is: ranking all messages for their sake would hold every document in memory
-newest as (
+ranked as (
     select
-        positions.kafka_topic,
-        positions.kafka_partition,
-        positions.kafka_offset,
-        {{ value_at_highest('positions.load_id', 'positions.loaded_at') }} as load_id
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        load_id,
+        row_number() over (
+            partition by kafka_topic, kafka_partition, kafka_offset
+            order by max(loaded_at) desc, load_id desc
+        ) as landing_recency
     from positions
-    inner join repeated
-        on
-            positions.kafka_topic = repeated.kafka_topic
-            and positions.kafka_partition = repeated.kafka_partition
-            and positions.kafka_offset = repeated.kafka_offset
-    group by positions.kafka_topic, positions.kafka_partition, positions.kafka_offset
+    where
+        exists (
+            select 1
+            from repeated
+            where
+                repeated.kafka_topic = positions.kafka_topic
+                and repeated.kafka_partition = positions.kafka_partition
+                and repeated.kafka_offset = positions.kafka_offset
+        )
+    group by kafka_topic, kafka_partition, kafka_offset, load_id
+),
+
+superseded as (
+    select
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        load_id
+    from ranked
+    where landing_recency > 1
 ),
 
 source as (
     select
-        landed.kafka_topic,
-        landed.kafka_partition,
-        landed.kafka_offset,
-        landed.message_key,
-        {{ json_document('landed.document', structure) }} as parsed,
-        landed.produced_at,
-        landed.loaded_at
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        message_key,
+        {{ json_document('document', structure) }} as parsed,
+        produced_at,
+        loaded_at
     from landed
-    left join newest
-        on
-            landed.kafka_topic = newest.kafka_topic
-            and landed.kafka_partition = newest.kafka_partition
-            and landed.kafka_offset = newest.kafka_offset
     where
-        newest.load_id is null
-        or landed.load_id = newest.load_id
+        not exists (
+            select 1
+            from superseded
+            where
+                superseded.kafka_topic = landed.kafka_topic
+                and superseded.kafka_partition = landed.kafka_partition
+                and superseded.kafka_offset = landed.kafka_offset
+                and superseded.load_id = landed.load_id
+        )
 ),
 
 flattened as (
