@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import secrets
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +16,7 @@ from warehouse import servers as embedded
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.keys import create_missing_keys
 from warehouse.core.settings import Settings, load_settings
+from warehouse.privacy.controls import RESULTS_FILE
 
 # how long an example takes says nothing about whether it is right, and machines are shared
 hypothesis.settings.register_profile("default", deadline=None)
@@ -22,6 +25,8 @@ hypothesis.settings.load_profile("default")
 MakeSettings = Callable[..., Settings]
 RecordFigure = Callable[[str, str, str], None]
 """What was measured, what came out, what was to be reached."""
+RESULTS: dict[str, list[str]] = {}
+"""Test → outcome and moment, of this run."""
 FIGURES = pytest.StashKey[list[tuple[str, str, str]]]()
 
 
@@ -43,6 +48,24 @@ def record_figure(pytestconfig: pytest.Config) -> RecordFigure:
     """Put a figure into the table that ends the run: `record_figure(name, measured, goal)`."""
     figures = pytestconfig.stash.setdefault(FIGURES, [])
     return lambda name, measured, goal: figures.append((name, measured, goal))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember how each test ended, for the page of controls."""
+    if report.when == "call" or report.outcome != "passed":
+        RESULTS[report.nodeid] = [report.outcome, datetime.now(UTC).isoformat(timespec="minutes")]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Put the outcomes beside those of earlier runs."""
+    if not RESULTS or hasattr(session.config, "workerinput"):
+        return
+    try:
+        known = json.loads(RESULTS_FILE.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        known = {}
+    RESULTS_FILE.parent.mkdir(exist_ok=True)
+    RESULTS_FILE.write_text(json.dumps(known | RESULTS, indent=0), encoding="utf-8")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

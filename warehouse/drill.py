@@ -225,9 +225,9 @@ def _leaked_key(copy: Settings, progress: Progress) -> Finding:
     with open_warehouse(copy) as connection:
         attach_vault(connection, copy)
         held = connection.execute(
-            f"select distinct subject from {ALIAS}.main.entry where subject is not null"
+            f"select distinct subject from {ALIAS}.main.sealed_entry where subject is not null"
         ).fetchall()
-        records = connection.execute(f"select count(*) from {ALIAS}.main.entry").fetchone()
+        records = connection.execute(f"select count(*) from {ALIAS}.main.sealed_entry").fetchone()
     return Finding(
         nature="the keys of the vault and of pseudonyms were used from a host that has no need of them",
         subjects=frozenset(str(subject) for (subject,) in held),
@@ -333,7 +333,9 @@ def _take_out(copy: Settings, source: SourceName, name: str, known: set[str]) ->
                 f'delete from {CATALOG}.{table.raw_schema}."{raw}" where _load_id in (select unnest($ids))',
                 {"ids": ids},
             )
-        connection.execute(f"delete from {ALIAS}.main.entry where load_id in (select unnest($ids))", {"ids": ids})
+        connection.execute(
+            f"delete from {ALIAS}.main.sealed_entry where load_id in (select unnest($ids))", {"ids": ids}
+        )
     for load_id in ids:
         lake.discard(source, name, load_id)
     replay(copy)

@@ -20,6 +20,7 @@ from warehouse.core.database import open_warehouse
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import Settings
+from warehouse.privacy.controls import load_controls, with_results
 from warehouse.sbom import sbom_json
 from warehouse.status import count_rows, status
 
@@ -75,6 +76,9 @@ def build_site(settings: Settings, progress: Progress = silent, *, run: Mapping[
         matrix = bus_matrix(json.loads(manifest.read_text(encoding="utf-8")))
         text = _environment().get_template("bus_matrix.html").render(matrix=matrix)
         (home.site / "bus_matrix.html").write_text(text, encoding="utf-8")
+    controls = with_results(load_controls())
+    text = _environment().get_template("controls.html").render(controls=controls)
+    (home.site / "controls.html").write_text(text, encoding="utf-8")
     (home.site / "sbom.json").write_text(sbom_json(), encoding="utf-8")
     progress("counting rows")
     with open_warehouse(settings, read_only=True) as connection:

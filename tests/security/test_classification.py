@@ -10,7 +10,7 @@ import pytest
 
 from ingestion.classification import landed_traces
 from ingestion.schema import all_tables
-from tests.conftest import MakeSettings
+from tests.conftest import MakeSettings, RecordFigure
 from warehouse.classify import compile_models
 from warehouse.core.paths import Home
 from warehouse.core.settings import PROJECT_ROOT
@@ -124,12 +124,10 @@ def manifest(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettin
     return compiled
 
 
-def test_the_project_is_classified_and_leaks_nothing(manifest: Manifest) -> None:
+def test_the_project_is_classified_and_leaks_nothing(manifest: Manifest, record_figure: RecordFigure) -> None:
     result = classify(manifest, landed_traces(), dialect="duckdb")
-    print(
-        f"\nclassification: {result.columns} columns, {result.coverage:.2f} % classified; "
-        f"{result.traced} published columns traced, {len(result.leaks)} leaks"
-    )
+    record_figure("classification", f"{result.coverage:.2f} % of {result.columns:,} columns", "100 %")
+    record_figure("published columns traced to sources", f"{result.traced:,}, {len(result.leaks)} leaks", "0 leaks")
     result.demand()
     assert result.coverage == 100
     assert result.traced > 1_000

@@ -22,7 +22,7 @@ import yaml
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from tests.conftest import MakeSettings
+from tests.conftest import MakeSettings, RecordFigure
 from warehouse.cli import context
 from warehouse.cli.app import app
 from warehouse.core.errors import ConfigurationError
@@ -102,10 +102,10 @@ def fixture(name: str) -> dict[str, list[list[dict[str, Any]]]]:
     return loaded
 
 
-def test_there_are_enough_and_each_has_its_fixtures() -> None:
+def test_there_are_enough_and_each_has_its_fixtures(record_figure: RecordFigure) -> None:
     assert len(NAMES) == len(set(NAMES)) >= 20
     assert sorted(path.stem for path in FIXTURES.glob("*.yml")) == sorted(NAMES)
-    print(f"detections: {len(NAMES)}, each with fixtures")
+    record_figure("detections with fixtures", str(len(NAMES)), "20")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -174,10 +174,10 @@ def benign_traffic(count: int) -> Iterator[dict[str, Any]]:
         yield event(item, at, 1, f"benign-{number}")
 
 
-def test_benign_traffic_raises_next_to_nothing() -> None:
+def test_benign_traffic_raises_next_to_nothing(record_figure: RecordFigure) -> None:
     raised = list(Engine(DETECTIONS).run(benign_traffic(BENIGN_EVENTS)))
     rate = len(raised) * 10_000 / BENIGN_EVENTS
-    print(f"detections: {len(raised)} false alerts on {BENIGN_EVENTS:,} benign events = {rate:.2f} per 10,000")
+    record_figure("false alerts per 10,000 benign events", f"{rate:.2f} ({BENIGN_EVENTS:,} events)", "at most 1")
     assert rate <= 1, {alert.detection for alert in raised}
 
 
@@ -217,7 +217,7 @@ def log_unsealing(settings: Settings) -> None:
     record(settings, Activity.KEY_USE, actor=ACTOR, outcome="success", resources=[Resource("key", "lake")])
 
 
-def test_alerts_arrive_within_seconds(settings: Settings, inbox: Any) -> None:
+def test_alerts_arrive_within_seconds(settings: Settings, inbox: Any, record_figure: RecordFigure) -> None:
     watcher = threading.Thread(target=follow, args=(settings, lambda _: None), kwargs={"rounds": 30}, daemon=True)
     watcher.start()
     sent = []
@@ -232,7 +232,11 @@ def test_alerts_arrive_within_seconds(settings: Settings, inbox: Any) -> None:
     assert len(inbox.posts) == LATENCY_SAMPLES
     waits = sorted(arrived - began for (arrived, _), began in zip(inbox.posts, sent, strict=False))
     p95 = statistics.quantiles(waits, n=20)[-1]
-    print(f"alerts: p95 {p95:.2f} s, longest {waits[-1]:.2f} s from activity to webhook ({len(waits)} alerts)")
+    record_figure(
+        "alerts, from activity to webhook",
+        f"p95 {p95:.2f} s, longest {waits[-1]:.2f} s ({len(waits)} alerts)",
+        "p95 at most 5 s",
+    )
     assert p95 <= 5
 
 

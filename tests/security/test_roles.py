@@ -17,7 +17,7 @@ import yaml
 from sqlglot import exp
 from typer.testing import CliRunner
 
-from tests.conftest import MakeSettings
+from tests.conftest import MakeSettings, RecordFigure
 from warehouse import exports
 from warehouse.cli import context
 from warehouse.cli.app import app
@@ -130,7 +130,9 @@ def expected(role: str, schema: str, table: str, column: dict[str, Any]) -> str 
     return found
 
 
-def test_every_role_sees_exactly_what_roles_yml_says(settings: Settings, manifest: dict[str, Any]) -> None:
+def test_every_role_sees_exactly_what_roles_yml_says(
+    settings: Settings, manifest: dict[str, Any], record_figure: RecordFigure
+) -> None:
     cells = wrong = 0
     nodes = [*manifest["nodes"].values(), *manifest["sources"].values()]
     for role in ROLES:
@@ -140,9 +142,7 @@ def test_every_role_sees_exactly_what_roles_yml_says(settings: Settings, manifes
                 for name, column in node["columns"].items():
                     cells += 1
                     wrong += views.get(name) != expected(role, node["schema"], node["name"], column)
-    print(
-        f"roles: {len(ROLES)} roles by {cells // len(ROLES):,} columns = {cells:,} cells, {wrong} not as roles.yml says"
-    )
+    record_figure("role x column matrix", f"{cells - wrong:,} of {cells:,} cells as roles.yml says", "100 %")
     assert cells > 5_000
     assert wrong == 0
 
@@ -337,7 +337,7 @@ def ddl(manifest: dict[str, Any]) -> list[str]:
     return snowflake_ddl(load_policy(), relations(manifest), CATALOG)
 
 
-def test_snowflake_reads_every_statement(ddl: list[str]) -> None:
+def test_snowflake_reads_every_statement(ddl: list[str], record_figure: RecordFigure) -> None:
     # sqlglot does not know `create row access policy`: of policies, the body is what it reads
     plain = [statement for statement in ddl if " -> " not in statement]
     parsed = [sqlglot.parse_one(statement, dialect="snowflake") for statement in plain]
@@ -347,7 +347,9 @@ def test_snowflake_reads_every_statement(ddl: list[str]) -> None:
     for body in bodies:
         node = sqlglot.parse_one(body, dialect="snowflake")
         assert not isinstance(node, exp.Command)
-    print(f"roles: {len(ddl):,} Snowflake statements parsed, {len(grants)} grants, {len(bodies)} policy bodies")
+    record_figure(
+        "Snowflake statements parsed", f"{len(ddl):,}, {len(grants)} grants, {len(bodies)} policy bodies", "all"
+    )
 
 
 def _places(ddl: Iterator[str], pattern: str) -> list[int]:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pytest
 
-from tests.conftest import MakeSettings
+from tests.conftest import MakeSettings, RecordFigure
 from warehouse.core.database import add_lake_key, attach, blank_connection, open_warehouse
 from warehouse.core.keys import file_key
 from warehouse.core.paths import Home
@@ -62,7 +62,7 @@ ENCODINGS: dict[str, Callable[[str], bytes]] = {
 }
 
 
-def test_every_class_in_every_encoding() -> None:
+def test_every_class_in_every_encoding(record_figure: RecordFigure) -> None:
     missed = [
         (name, encoding)
         for name, value in CANARIES.items()
@@ -70,7 +70,9 @@ def test_every_class_in_every_encoding() -> None:
         if name not in scanned(b"\x00before " + encode(value) + b" after", Needle(name, value))
         and name not in scanned(encode(value), Needle(name, value))
     ]
-    print(f"\nscan: {len(CANARIES)} classes x {len(ENCODINGS)} encodings, {len(missed)} missed")
+    record_figure(
+        "search: values planted in content", f"{len(missed)} of {len(CANARIES) * len(ENCODINGS)} missed", "0 missed"
+    )
     assert len(CANARIES) >= 12
     assert luhn(CARD)
     assert not missed

@@ -8,6 +8,7 @@ import uuid
 
 import pytest
 
+from tests.conftest import RecordFigure
 from warehouse.privacy.scanner import ISSUERS, find_cards, holds_card, luhn
 
 SEPARATORS = ("", " ", "-", ".", "\u00a0", "\u2011")
@@ -33,7 +34,7 @@ def spelled(digits: str, separator: str) -> str:
     return separator.join(group for group in groups if group)
 
 
-def test_recall_over_all_issuers_lengths_and_spellings() -> None:
+def test_recall_over_all_issuers_lengths_and_spellings(record_figure: RecordFigure) -> None:
     rng = random.Random(5)  # noqa: S311  repeatable numbers
     tried = found = 0
     for low, high, lengths in ISSUERS:
@@ -43,9 +44,7 @@ def test_recall_over_all_issuers_lengths_and_spellings() -> None:
                     text = place.format(spelled(card(rng, low, high, length), separator))
                     tried += 1
                     found += holds_card(text)
-    print(
-        f"\ncard scanner: recall {100 * found / tried:.3f} % of {tried:,} numbers, 13-19 digits, {len(PLACES)} places"
-    )
+    record_figure("card scanner: recall", f"{100 * found / tried:.3f} % of {tried:,} numbers", "at least 99.9 %")
     assert found / tried >= 0.999
 
 
@@ -67,7 +66,7 @@ def test_published_test_numbers(number: str) -> None:
     assert holds_card(number)
 
 
-def test_digests_tokens_and_uuids_are_no_cards() -> None:
+def test_digests_tokens_and_uuids_are_no_cards(record_figure: RecordFigure) -> None:
     rng = random.Random(6)  # noqa: S311
     count = 100_000
     samples = {
@@ -82,11 +81,15 @@ def test_digests_tokens_and_uuids_are_no_cards() -> None:
     for name, make in samples.items():
         wrong = sum(holds_card(make(f"{name}{number}".encode())) for number in range(count))
         figures[name] = 100 * wrong / count
-    print("\ncard scanner: false positives", ", ".join(f"{name} {rate:.4f} %" for name, rate in figures.items()))
+    record_figure(
+        "card scanner: false positives on digests, tokens, ids",
+        ", ".join(f"{name} {rate:.4f} %" for name, rate in figures.items()),
+        "at most 0.01 %",
+    )
     assert max(figures.values()) <= 0.01
 
 
-def test_ids_of_sixteen_digits() -> None:
+def test_ids_of_sixteen_digits(record_figure: RecordFigure) -> None:
     rng = random.Random(7)  # noqa: S311
     count = 100_000
     issued_ids = {
@@ -96,11 +99,8 @@ def test_ids_of_sixteen_digits() -> None:
     }
     rates = {name: 100 * sum(map(holds_card, ids)) / count for name, ids in issued_ids.items()}
     uniform = 100 * sum(holds_card("".join(rng.choices("0123456789", k=16))) for _ in range(count)) / count
-    print(
-        "\ncard scanner: ids of 16 digits",
-        ", ".join(f"{name} {rate:.3f} %" for name, rate in rates.items()),
-        f"; uniformly random digits {uniform:.2f} % (a tenth of what issuers number: Visa alone makes 1 %)",
-    )
+    told = ", ".join(f"{name} {rate:.3f} %" for name, rate in rates.items())
+    record_figure("card scanner: ids of 16 digits", f"{told}; uniformly random {uniform:.2f} %", "at most 1 %")
     assert max(rates.values()) <= 1
     assert uniform < 5
 

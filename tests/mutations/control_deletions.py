@@ -1,0 +1,165 @@
+"""A control taken away, one at a time: which text goes, what comes in its place, and the tests that must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ENCRYPTION = "tests/security/test_encryption.py"
+ATTACKS = "tests/security/test_attacks.py"
+BOUNDARY = "tests/unit/test_boundary.py"
+TOKENS = "tests/unit/test_tokens.py"
+AUDIT = "tests/security/test_audit.py"
+ROTATION = "tests/security/test_rotation.py"
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """`old` stands once in `file`; `tests` are pytest arguments."""
+
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+SETTINGS = "warehouse/core/settings.py"
+DATABASE = "warehouse/core/database.py"
+LANDING = "ingestion/boundary.py"
+LOG = "warehouse/privacy/audit.py"
+TOKEN_CODE = "warehouse/privacy/tokens.py"  # a path
+RULES = "warehouse/privacy/detections/rules.py"
+
+DELETIONS = (
+    Deletion(
+        DATABASE, '"temp_file_encryption": "true"', '"temp_file_encryption": "false"', (ENCRYPTION, "-k", "spill")
+    ),
+    Deletion(
+        DATABASE,
+        '    connection.execute("SET enable_external_access = false")\n',
+        "",
+        (ATTACKS, "-k", "statement_gets_out"),
+    ),
+    Deletion(
+        DATABASE, '    connection.execute("SET lock_configuration = true")\n', "", (ATTACKS, "-k", "statement_gets_out")
+    ),
+    Deletion(
+        "ingestion/lake.py",
+        "        f\"ENCRYPTION_CONFIG {{footer_key: '{key}'}})\"\n",
+        '        ")"\n',
+        (ENCRYPTION, "-k", "lake"),
+    ),
+    Deletion(
+        SETTINGS,
+        "if refused := sorted(_UNSAFE_OPTIONS & query.keys()):",
+        "if refused := []:",
+        (ENCRYPTION, "-k", "plain_address"),
+    ),
+    Deletion(
+        SETTINGS, 'query.get("sslmode") == "verify-full"', '"sslmode" in query', (ENCRYPTION, "-k", "plain_address")
+    ),
+    Deletion(
+        SETTINGS,
+        'if self.kafka_bootstrap and self.kafka_security == "plaintext":',
+        "if False:",
+        (ENCRYPTION, "-k", "plain_address"),
+    ),
+    Deletion(
+        "warehouse/core/kafka.py",
+        '"ssl.endpoint.identification.algorithm": "https"',
+        '"ssl.endpoint.identification.algorithm": "none"',
+        (ENCRYPTION, "-k", "host_name and Kafka"),
+    ),
+    Deletion(LANDING, '    if leaf.data_class == "forbidden":\n        return []\n', "", (BOUNDARY,)),
+    Deletion(
+        LANDING,
+        "not list_contains(known, k) and lower(k) not in ({_FORBIDDEN_LIST})",
+        "not list_contains(known, k)",
+        (BOUNDARY,),
+    ),
+    Deletion(
+        LANDING,
+        "regexp_full_match(message_key, '[A-Z]{2,16}[_-]?[0-9]{1,12}')",
+        "true",
+        ("tests/security/test_message_keys.py",),
+    ),
+    Deletion(
+        LANDING,
+        "            when json_type(v) in ('OBJECT', 'ARRAY')\n",
+        "            when false\n",
+        (BOUNDARY, ATTACKS, "-k", "smuggled or structure or shape or scalar"),
+    ),
+    Deletion(TOKEN_CODE, "encode(domain || '|') || ", "", (TOKENS,)),
+    Deletion(
+        TOKEN_CODE,
+        "when getvariable(name) is null then error('the token key is not set on this connection')::blob",
+        "when getvariable(name) is null then ''::blob",
+        (TOKENS,),
+    ),
+    Deletion(
+        "ingestion/rekey.py", "        when _row_hash = {old} then {new}\n", "", (ROTATION, "-k", "nothing_lands_twice")
+    ),
+    Deletion(
+        "warehouse/rotation.py",
+        "if (broken := _broken(before, after)) or before.tokens != after.tokens:",
+        "if (broken := 0) or False:",
+        (ROTATION, "-k", "not_hidden"),
+    ),
+    Deletion(
+        "warehouse/core/locks.py",
+        "        refuse_interrupted(settings)\n",
+        "        pass\n",
+        (ROTATION, "-k", "killed_lake"),
+    ),
+    Deletion(
+        "warehouse/core/keys.py",
+        "    if mode & 0o077:",
+        "    if False:",
+        ("tests/unit/test_status.py", TOKENS, AUDIT, "-k", "read_by_others or others_can_read or mode"),
+    ),
+    Deletion(LOG, "if signed is None:\n", "if False:\n", (AUDIT, "-k", "tamper or head")),
+    Deletion(
+        LOG,
+        "            if not _is_signed(line, public):\n",
+        "            if False:\n",
+        (AUDIT, "-k", "tamper or sign or head"),
+    ),
+    Deletion(
+        LOG,
+        "    digest = None if statement is None else statement_digest(seed, statement)\n",
+        "    digest = statement\n",
+        (AUDIT, "-k", "no_statement"),
+    ),
+    Deletion(
+        "warehouse/privacy/scanner.py",
+        "    return total % 10 == 0\n",
+        "    return total % 10 == 1\n",
+        ("tests/security/test_scanner.py",),
+    ),
+    Deletion(
+        "macros/masking/suppress_small_groups.sql",
+        "case when {{ group_size }} >= {{ k }}",
+        "case when {{ group_size }} >= 1",
+        (ATTACKS, "-k", "average or narrowed or crowd"),
+    ),
+    Deletion(
+        RULES,
+        'any(map(_is_personal_key, e.names("key"))) and e.code not in WRITERS',
+        "False",
+        ("tests/security/test_detections.py", "-k", "personal_key"),
+    ),
+    Deletion(
+        "warehouse/privacy/breaches.py",
+        "NOTIFY_WITHIN = timedelta(hours=72)",
+        "NOTIFY_WITHIN = timedelta(hours=96)",
+        ("tests/security/test_drill.py", "-k", "leaked_key and authority"),
+    ),
+    Deletion(
+        "warehouse/dbt.py", "if name in _PASSED_ON or name.startswith(_PREFIXES)", "if name", (ATTACKS, "-k", "one_key")
+    ),
+    Deletion(
+        "ingestion/sources/files/formats.py",
+        "_EXPANSION = 200\n",
+        "_EXPANSION = 10**9\n",
+        (ATTACKS, "tests/integration/test_file_drops.py", "-k", "bomb"),
+    ),
+)

@@ -1,0 +1,73 @@
+"""A control that goes is noticed: of the deletions of `control_deletions.py`, 95 % at least make their tests fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RecordFigure
+from tests.mutations.control_deletions import DELETIONS, Deletion
+from warehouse.core.settings import PROJECT_ROOT
+
+COPIED = (
+    "warehouse", "ingestion", "expectations", "tests", "macros", "models", "seeds", "snapshots", "docs", "benchmarks",
+    "pyproject.toml", "dbt_project.yml", "profiles.yml.example", "requirements.lock",
+)  # fmt: skip
+WANTED = 0.95
+
+
+def test_every_deletion_still_fits() -> None:
+    wrong = [
+        (item.file, item.old[:60])
+        for item in DELETIONS
+        if (PROJECT_ROOT / item.file).read_text(encoding="utf-8").count(item.old) != 1
+    ]
+    assert not wrong
+    assert len(DELETIONS) >= 20
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, to take things away from."""
+    place = tmp_path_factory.mktemp("without")
+    for name in COPIED:
+        source = PROJECT_ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, place / name)
+    shutil.copy(place / "profiles.yml.example", place / "profiles.yml")
+    return place
+
+
+def killed(project: Path, item: Deletion) -> bool:
+    """Whether the tests of a deletion fail (and not only find nothing to run) without the control."""
+    path = project / item.file
+    original = path.read_text(encoding="utf-8")
+    path.write_text(original.replace(item.old, item.new), encoding="utf-8")
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *item.tests],
+            cwd=project,
+            env=os.environ | {"PYTHONPATH": str(project)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    finally:
+        path.write_text(original, encoding="utf-8")
+    assert result.returncode in {0, 1}, f"{item.file}: {result.stdout[-500:]}{result.stderr[-500:]}"
+    return result.returncode == 1
+
+
+@pytest.mark.slow
+def test_the_deletion_of_a_control_is_noticed(project: Path, record_figure: RecordFigure) -> None:
+    survived = [(item.file, item.old[:60]) for item in DELETIONS if not killed(project, item)]
+    share = 1 - len(survived) / len(DELETIONS)
+    record_figure("deleted controls noticed", f"{share:.1%} of {len(DELETIONS)}", "95 %")
+    assert share >= WANTED, survived
