@@ -29,10 +29,10 @@ def bill_of_materials(at: datetime | None = None) -> dict[str, Any]:
     components = [
         {
             "type": "library",
-            "bom-ref": _reference(name, item),
+            "bom-ref": f"{name}/{item.version}",
             "name": name,
             "version": item.version,
-            "purl": _reference(name, item),
+            "purl": f"pkg:pypi/{name}",  # with its version, 2.9.0.post0 would make an e-mail address of it
             "licenses": [{"license": {"name": licence_of(item)}}],
         }
         for name, item in sorted(found.items())
@@ -53,7 +53,3 @@ def bill_of_materials(at: datetime | None = None) -> dict[str, Any]:
 def sbom_json() -> str:
     """The same as text."""
     return json.dumps(bill_of_materials(), indent=1) + "\n"
-
-
-def _reference(name: str, distribution: Distribution) -> str:
-    return f"pkg:pypi/{name}@{distribution.version}"

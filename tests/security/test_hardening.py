@@ -13,7 +13,8 @@ import yaml
 
 from tests.conftest import RecordFigure
 from warehouse.core.settings import PROJECT_ROOT
-from warehouse.sbom import bill_of_materials, licence_of
+from warehouse.privacy.scan import Scan
+from warehouse.sbom import bill_of_materials, licence_of, sbom_json
 
 PACKAGES = ("warehouse", "ingestion", "expectations", "benchmarks")
 LOCK = (PROJECT_ROOT / "requirements.lock").read_text(encoding="utf-8")
@@ -63,6 +64,9 @@ def test_the_bill_of_materials_names_everything_installed() -> None:
     bill = bill_of_materials()
     names = {item["name"] for item in bill["components"]}
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    scan = Scan([])
+    scan.content("site", "sbom.json", sbom_json().encode())
+    assert scan.report.findings == []
     assert {"duckdb", "dbt-core", "dlt", "cryptography"} <= names
     assert all(item["version"] and item["purl"].startswith("pkg:pypi/") for item in bill["components"])
 
