@@ -114,14 +114,14 @@ DELETIONS = (
         "warehouse/core/keys.py",
         "    if mode & 0o077:",
         "    if False:",
-        ("tests/unit/test_status.py", TOKENS, AUDIT, "-k", "read_by_others or others_can_read or mode"),
+        ("tests/unit/test_status.py",),
     ),
     Deletion(LOG, "if signed is None:\n", "if False:\n", (AUDIT, "-k", "tamper or head")),
     Deletion(
         LOG,
         "            if not _is_signed(line, public):\n",
         "            if False:\n",
-        (AUDIT, "-k", "tamper or sign or head"),
+        (AUDIT, "-k", "forged"),
     ),
     Deletion(
         LOG,

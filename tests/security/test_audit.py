@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import multiprocessing
@@ -390,3 +391,16 @@ def test_what_cannot_be_recorded_is_not_shown(settings: Settings, cli: Callable[
     assert code == AuditError.exit_code
     assert "Laptop" not in text
     assert cli("privacy", "audit", "verify")[0] == AuditError.exit_code
+
+
+def test_a_forged_record_after_the_head_is_found(settings: Settings) -> None:
+    """The head may be one record behind, when a writer was killed: that record must be signed all the same."""
+    write_records(settings, 2)
+    home = Home.of(settings)
+    last = home.audit.read_bytes().splitlines(keepends=True)[-1]
+    body = b'{"seq":3,"prev":"%s","record":{"forged":true}' % hashlib.sha256(last).hexdigest().encode()
+    with home.audit.open("ab") as log:
+        log.write(body + b',"sig":"%s=="}\n' % (b"A" * 86))
+    assert verify(settings).problems == ("record 3 is not signed",)
+    with pytest.raises(AuditError, match="tampered"):
+        write_records(settings, 1)

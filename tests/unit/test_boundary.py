@@ -228,3 +228,9 @@ def test_every_pinned_column_is_classified_and_lands_by_its_class() -> None:
 def test_an_unclassified_column_is_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         schema._leaf("column", options)
+
+
+def test_a_declared_forbidden_value_lands_as_nothing_and_goes_nowhere() -> None:
+    leaf = schema.Leaf("code", "forbidden", "varchar")
+    assert boundary.leaf_parts(leaf, "code::varchar", typed="code") == []
+    assert boundary._vault_rules(leaf, "code", "code::varchar") == []
