@@ -45,7 +45,7 @@ final as (
         rows_returned,
         -- PCI DSS 10.2.1: what an auditor asks for first
         event_type in ('reveal', 'erase', 'export', 'grant', 'key_use', 'key_create', 'key_rotate')
-            or event_status = 'Failure' as is_sensitive,
+        or event_status = 'Failure' as is_sensitive,
         event_status = 'Success' as is_success,
         event_at
     from events

@@ -408,7 +408,8 @@ card_number_protection as (
         case
             when card_number_token is null and {{ visible_digits('card_number_bin') }} is null then 'no card number'
             else
-                'token, ' || cast(coalesce({{ visible_digits('card_number_bin') }}, 0) as {{ type_text() }}) || ' first and '
+                'token, '
+                || cast(coalesce({{ visible_digits('card_number_bin') }}, 0) as {{ type_text() }}) || ' first and '
                 || cast(coalesce({{ visible_digits('card_number_last4') }}, 0) as {{ type_text() }}) || ' last digits'
         end as evidence_text,
         'stg_oltp__payment_method' as source_model,
