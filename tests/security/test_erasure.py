@@ -29,6 +29,7 @@ from warehouse.erasure import ErasureIncomplete, erase, run, verify_receipts
 from warehouse.erasure.plan import Plan
 from warehouse.erasure.receipt import receipt_path
 from warehouse.privacy.audit import tail
+from warehouse.privacy.breaches import store_affected
 from warehouse.privacy.holds import OnHold, add_hold, holds, release_hold
 from warehouse.privacy.matcher import Needle
 from warehouse.privacy.needles import subject_needles
@@ -93,8 +94,11 @@ def check_gone(landed: Landed) -> None:
 
 def test_nothing_is_left_amounts_stay_and_a_receipt_proves_it(landed: Landed) -> None:
     assert found(landed), "there is something to erase"
+    store_affected(landed.settings, "incident-1", ["CUST003", "CUSTOMER001"])
     receipt = erase(landed.settings, "CUST003", "DSR-1")
     check_gone(landed)
+    with open_vault(landed.settings) as vault:
+        assert vault.execute("select subject from vault.incident_subject").fetchall() == [("CUSTOMER001",)]
     assert (receipt.status, receipt.residual) == ("complete", 0)
     assert receipt.searched_for["values"] > 3
     path = receipt_path(landed.settings, receipt.id)

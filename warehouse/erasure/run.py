@@ -30,7 +30,7 @@ from warehouse.privacy.holds import demand_no_hold, settle_request
 from warehouse.privacy.pseudonyms import subject_pseudonym
 from warehouse.privacy.scan import ScanReport
 from warehouse.privacy.scan_home import scan_home
-from warehouse.privacy.subjects import checked_subject
+from warehouse.privacy.subjects import canonical_sql, checked_subject
 from warehouse.privacy.tokens import pseudonym, token_key
 from warehouse.privacy.vault import ALIAS, UnknownSubject, open_vault, rewrite_vault
 from warehouse.publish import publish
@@ -244,6 +244,8 @@ def _destroy(settings: Settings, canonical: str, receipt: Receipt, started: floa
             f"delete from {ALIAS}.main.sealed_entry where owner in (select unnest($1::varchar[]))", [owners]
         ).fetchone()
         vault.execute(f"delete from {ALIAS}.main.subject_key where owner in (select unnest($1::varchar[]))", [owners])
+        # the register of incidents keeps how many were affected, not who
+        vault.execute(f"delete from {ALIAS}.main.incident_subject where {canonical_sql('subject')} = $1", [canonical])
         vault.execute(f"delete from {ALIAS}.main.erasure where subject = $1", [canonical])
         vault.execute("commit")
     settle_request(settings, canonical)

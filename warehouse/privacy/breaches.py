@@ -109,9 +109,6 @@ def store_affected(settings: Settings, incident: str, subjects: Iterable[str]) -
     connection = blank_connection(settings)
     try:
         attach_vault(connection, settings)
-        connection.execute(
-            f"create table if not exists {ALIAS}.main.incident_subject (incident varchar, subject varchar)"
-        )
         rows: Sequence[tuple[str, str]] = sorted({(incident, subject) for subject in subjects})
         _insert(connection, rows)
     finally:

@@ -52,6 +52,7 @@ _TABLES = {
         subject varchar, ticket varchar, reason varchar,
         since timestamp with time zone, released_at timestamp with time zone
     """,
+    "incident_subject": "incident varchar, subject varchar",
     "erasure": "id varchar, subject varchar, plan varchar, done varchar[], begun_at timestamp with time zone",
 }
 _PLACE = "source, table_name, row_key, path, token"
