@@ -102,7 +102,7 @@ def test_mongod_steps_down_or_restarts_mid_read(landed: World, world: World, fau
     naive = world.naive_documents(**({"goes_on": True} if fault == "restart" else {}))
     start = datetime.now(UTC)
     world.documents.Transactions.insert_many(
-        {"transaction_id": f"{fault}{n}", "amount": n, "date": {"updated": start + timedelta(seconds=n)}}
+        {"transaction_id": f"{fault}{n}", "amount": n, "date": {"updated": start + timedelta(milliseconds=n)}}
         for n in range(600)
     )
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterator
 
 import duckdb
+import fakesnow
+import pandas as pd
+import pyarrow as pa
 import pytest
+import snowflake.connector.pandas_tools
 from hypothesis import example, given
 from hypothesis import strategies as st
+from snowflake.connector import SnowflakeConnection
 
+from tests.conftest import RecordFigure
 from warehouse.privacy import tokens
 
 KEY = bytes(range(32))
+COUNT = 100_000
 DOMAINS = ("email", "phone", "pan", "ip", "postal_code", "name", "birth_date", "text", "unknown")
 
 RFC_4231 = [  # test cases 1, 2, 3, 4, 6, 7: (key, data, HMAC-SHA-256)
@@ -41,6 +49,12 @@ def connection() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     tokens.install(connection, KEY)
     return connection
+
+
+@pytest.fixture
+def session() -> Iterator[SnowflakeConnection]:
+    with fakesnow.patch(), snowflake.connector.connect(database="tokens", schema="main") as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(("key", "data", "expected"), RFC_4231)
@@ -91,3 +105,41 @@ def test_an_unset_key_raises_and_other_connections_do_not_see_it(connection: duc
     finally:
         tokens.install(connection, KEY)
     assert connection.cursor().execute("select getvariable('token_inner')").fetchone() == (None,)
+
+
+def test_a_hundred_thousand_values_are_the_same_on_every_engine(
+    connection: duckdb.DuckDBPyConnection, session: SnowflakeConnection, record_figure: RecordFigure
+) -> None:
+    """Python's hmac, DuckDB's macro, and the same construction from core functions on Snowflake's (fakesnow's) own."""
+    domains = [DOMAINS[number % len(DOMAINS)] for number in range(COUNT)]
+    values = [f" {number:x}\u00e9 User.{number}@Example.ORG \u00c5{number * 7919} " for number in range(COUNT)]
+    expected = [tokens.pseudonym(KEY, domain, value) for domain, value in zip(domains, values, strict=True)]
+    given = pa.table({"number": range(COUNT), "domain": domains, "value": values})  # noqa: F841  # read by name
+    in_duckdb = []
+    for domain in DOMAINS:  # the macro's domain is a constant wherever landing uses it
+        in_duckdb += connection.execute(
+            f"select number, pseudonymise('{domain}', value) from given where domain = '{domain}'"
+        ).fetchall()
+    assert [token for _, token in sorted(in_duckdb)] == expected
+
+    messages = [
+        (number, f"{domain}|{tokens.canonical(domain, value)}".encode().hex())
+        for number, (domain, value) in enumerate(zip(domains, values, strict=True))
+    ]
+    session.cursor().execute("create or replace table message (number integer, hexadecimal varchar)")
+    snowflake.connector.pandas_tools.write_pandas(
+        session, pd.DataFrame(messages, columns=["NUMBER", "HEXADECIMAL"]), "MESSAGE"
+    )
+    block = KEY.ljust(64, b"\0")
+    inner, outer = (bytes(byte ^ pad for byte in block).hex() for pad in (0x36, 0x5C))
+    in_snowflake = (
+        session.cursor()
+        .execute(f"""
+        select 'v1:' || sha2(
+            hex_decode_binary('{outer}' || sha2(hex_decode_binary('{inner}' || hexadecimal), 256)), 256
+        ) from message order by number
+    """)
+        .fetchall()
+    )
+    assert [token for (token,) in in_snowflake] == expected
+    record_figure("HMAC equal in Python, DuckDB and fakesnow", f"{len(expected):,} of {COUNT:,} values", "100,000")
