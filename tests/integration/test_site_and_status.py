@@ -133,7 +133,8 @@ def test_site_is_one_page_that_loads_nothing(settings: Settings) -> None:
     assert not {"script", "img", "link", "iframe"} & {tag for tag, _ in page.tags}
     assert not re.search(r"(src|href)=.https?:|@import|url\(", text)
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
-    assert links == ["docs.html"]
+    assert links == ["docs.html", "controls.html", "sbom.json"]
+    assert all((home.site / link).is_file() for link in links)
     assert "fct_sales" in page.text
     assert "Landed from PostgreSQL" in page.text
     assert run.run_id in page.text
