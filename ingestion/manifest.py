@@ -138,6 +138,7 @@ def _sums(connection: duckdb.DuckDBPyConnection, load: TableLoad) -> tuple[str |
     """Sum of the table's amount (all currencies: a checksum, not money) and an order-free checksum of the rows.
 
     Both are read back from what was written. A row's hash is a digest already: 60 bits of it are added up as they are.
+    Of the result a digest is kept: a number of so many digits can pass for a card's, and a search would find it.
     """
     if not load.counts.files:
         return None, None
@@ -149,6 +150,6 @@ def _sums(connection: duckdb.DuckDBPyConnection, load: TableLoad) -> tuple[str |
         amount = f"sum(try_cast({value} as decimal(18, 4)))"
     parts = parts_sql(tuple(load.counts.files))
     row = connection.execute(
-        f"select {amount}::varchar, bit_xor(('0x' || left(_row_hash, 15))::bigint)::varchar from {parts}"
+        f"select {amount}::varchar, md5(bit_xor(('0x' || left(_row_hash, 15))::bigint)::varchar) from {parts}"
     ).fetchone()
     return (row[0], row[1]) if row else (None, None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from ingestion.replay import replay
 from ingestion.run import ingest
 from tests.conftest import MakeSettings, RecordFigure
 from tests.integration.landed_home import NOWHERE, drop_reference, query
+from tests.integration.test_readme import shown_commands
 from warehouse.cli import context
 from warehouse.cli.app import app
 from warehouse.core.database import open_warehouse
@@ -277,6 +280,30 @@ def test_reveal_asks_for_everything_and_records_everything(landed: Landed, comma
     assert not any(value in log for value in values)
     first = {(item["type"], item["name"]) for item in reveals[0]["resources"]}
     assert {("ticket", "DSR-9"), ("purpose", "access_request"), ("key", "vault")} <= first
+
+
+def test_the_commands_of_the_runbook_work_in_their_order(landed: Landed, command: Any, tmp_path: Path) -> None:
+    """As they are shown, but for the subject and the folders. Nobody waits half a minute for the next code."""
+    shown = [line for line in shown_commands() if re.search(r" privacy (?!audit|detect|roles)", line)]
+    assert len(shown) >= 10
+    ran = []
+    for line in shown:
+        words = shlex.split(line.partition(" privacy ")[2].replace("CUSTOMER005", SUBJECT))
+        words = [word.replace("/safe/place", str(tmp_path)) for word in words]
+        words = [str(tmp_path / word) if word == "register.md" else word for word in words]
+        if "--ticket" in words:
+            path = Home.of(landed.settings).keys / f"totp_{Actor.current().name}.json"
+            enrolment = json.loads(path.read_text())
+            path.write_text(json.dumps(enrolment | {"last_step": 0}))
+            secret = base64.b32decode(enrolment["secret"])
+            words += ["--code", code_at(secret, int(time.time() // STEP_SECONDS))]
+        result = command(*words)
+        assert result.exit_code == 0, (line, result.output)
+        ran.append(words[0])
+    assert {"enrol", "reveal", "export", "hold", "erase", "scan", "receipts", "register", "retention"} <= {*ran}
+    check_gone(landed)
+    assert (tmp_path / "register.md").stat().st_size > 1000
+    assert (tmp_path / "dsr-12" / "index.json").exists()
 
 
 def test_the_register_names_every_table_with_personal_values(command: Any) -> None:
