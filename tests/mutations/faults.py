@@ -265,7 +265,9 @@ FAULTS = (
     ),
     ModelFault(
         CROSSWALK,
-        "where source_id is not null\n",
+        "    where\n        source_id is not null\n"
+        "        -- landing puts it where a person stood who was erased: it names nobody\n"
+        "        and source_id != '{{ var(\"erased_key\") }}'\n",
         "",
         "nobody is a member",
     ),
