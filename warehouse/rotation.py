@@ -28,7 +28,7 @@ from ingestion.schema import all_tables
 from warehouse.classify import classify_compiled
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
-from warehouse.core.keys import PENDING, begin_rotation, end_rotation, file_key
+from warehouse.core.keys import PENDING, TOKEN_KEY, begin_rotation, end_rotation, file_key
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import Settings
@@ -117,7 +117,7 @@ def rotate_token_key(settings: Settings, progress: Progress = silent) -> Receipt
 def _move(settings: Settings, old: tuple[bytes, ...], progress: Progress) -> None:
     """Everything landed from the keys `old` to one more, which is current when this returns."""
     version = len(old) + 1
-    name, state = f"{tokens.TOKEN_KEY}_v{version}", _state(settings, version)
+    name, state = f"{TOKEN_KEY}_v{version}", _state(settings, version)
     new = (*old, base64.b64decode(begin_rotation(settings, name)))
     with open_warehouse(settings, memory_limit=settings.memory_limit) as connection:
         vault.attach_vault(connection, settings)
@@ -153,7 +153,7 @@ def _broken(before: Joins, after: Joins) -> int:
 
 def _state(settings: Settings, version: int) -> Path:
     """What a rotation to a version has to remember while it goes on; gone when its receipt is there."""
-    return Home.of(settings).receipts / f"{tokens.TOKEN_KEY}_v{version}{PENDING}.json"
+    return Home.of(settings).receipts / f"{TOKEN_KEY}_v{version}{PENDING}.json"
 
 
 def count_joins(connection: duckdb.DuckDBPyConnection, lake: Lake) -> Joins:
@@ -186,8 +186,8 @@ def _versions(settings: Settings) -> tuple[bytes, ...]:
     """The keys of all versions that are current, whether or not a rotation goes on."""
     folder = Home.of(settings).keys
     found: list[bytes] = []
-    while (folder / f"{tokens.TOKEN_KEY}_v{len(found) + 1}.key").exists() or not found:
-        found.append(base64.b64decode(file_key(settings, f"{tokens.TOKEN_KEY}_v{len(found) + 1}")))
+    while (folder / f"{TOKEN_KEY}_v{len(found) + 1}.key").exists() or not found:
+        found.append(base64.b64decode(file_key(settings, f"{TOKEN_KEY}_v{len(found) + 1}")))
     return tuple(found)
 
 

@@ -18,15 +18,13 @@ from ingestion import boundary, schema
 from ingestion.run import ingest
 from tests.conftest import MakeSettings
 from tests.integration.landed_home import NOWHERE, drop, query
-from tests.integration.small_warehouse import MARTS
-from tests.security.test_roles import declared
+from tests.security.few_marts import publish_few_marts
 from tests.unit.test_boundary import land_document
 from warehouse.cli import context
 from warehouse.cli.app import app
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import LoadIncomplete, WarehouseError
 from warehouse.core.keys import file_key, warehouse_key
-from warehouse.core.locks import writer_lock
 from warehouse.core.paths import Home
 from warehouse.core.settings import PROJECT_ROOT, Settings
 from warehouse.dbt import dbt_environment, run_dbt
@@ -34,7 +32,6 @@ from warehouse.exports import open_export
 from warehouse.privacy.audit import tail
 from warehouse.privacy.canaries import CANARIES, free_text
 from warehouse.privacy.scan import Needle, Scan
-from warehouse.publish import publish
 from warehouse.query import QueryError, ask, run_query
 
 FILE_KEYS = ("published", "lake", "vault", "token_v1", "audit")
@@ -50,13 +47,7 @@ def settings(make_settings: MakeSettings, tmp_path: Path) -> Settings:
 def published(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A few marts, published."""
     made = make_settings(tmp_path_factory.mktemp("attacked"))
-    with open_warehouse(made) as connection:
-        connection.execute(MARTS)
-    target = Home.of(made).dbt_target
-    target.mkdir()
-    (target / "manifest.json").write_text(json.dumps(declared()))
-    with writer_lock(made, "publish"):
-        publish(made)
+    publish_few_marts(made)
     return made
 
 

@@ -15,13 +15,11 @@ from typer.testing import CliRunner
 from ingestion.run import ingest
 from tests.conftest import MakeSettings, RecordFigure
 from tests.integration.landed_home import NOWHERE, drop_reference, query
-from tests.integration.small_warehouse import MARTS
-from tests.security.test_roles import declared
+from tests.security.few_marts import publish_few_marts
 from warehouse import drill as drilling
 from warehouse import rotation
 from warehouse.cli import context
 from warehouse.cli.app import app
-from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.locks import writer_lock
 from warehouse.core.paths import Home
@@ -31,7 +29,6 @@ from warehouse.privacy.alerts import Watch
 from warehouse.privacy.audit import verify
 from warehouse.privacy.breaches import Breach, breaches, overdue, register
 from warehouse.privacy.vault import entries_of, open_vault
-from warehouse.publish import publish
 
 UNTOUCHED = ("lake", "keys", "published", "exports", "dlt")
 
@@ -42,13 +39,7 @@ def landed(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory
     settings = make_settings(tmp_path_factory.mktemp("drill"), drops_settle_seconds=0)
     drop_reference(settings)
     ingest(settings, NOWHERE, run_id="test", sources=("files",))
-    with open_warehouse(settings) as connection:
-        connection.execute(MARTS)
-    target = Home.of(settings).dbt_target
-    target.mkdir()
-    (target / "manifest.json").write_text(json.dumps(declared()))
-    with writer_lock(settings, "publish"):
-        publish(settings)
+    publish_few_marts(settings)
     return settings
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -13,16 +12,11 @@ from typer.testing import CliRunner
 from ingestion.run import ingest
 from tests.conftest import MakeSettings
 from tests.integration.landed_home import NOWHERE, drop_reference
-from tests.integration.small_warehouse import MARTS
-from tests.security.test_roles import declared
+from tests.security.few_marts import publish_few_marts
 from warehouse import exports, rotation
 from warehouse.cli import context
 from warehouse.cli.app import app
-from warehouse.core.database import open_warehouse
-from warehouse.core.locks import writer_lock
-from warehouse.core.paths import Home
 from warehouse.core.settings import PROJECT_ROOT, Settings
-from warehouse.publish import publish
 
 PAGE = (PROJECT_ROOT / "docs" / "incidents.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -43,14 +37,7 @@ def installation(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathF
     settings = make_settings(tmp_path_factory.mktemp("runbook"), drops_settle_seconds=0)
     drop_reference(settings)
     ingest(settings, NOWHERE, run_id="test", sources=("files",))
-    with open_warehouse(settings) as connection:
-        connection.execute(MARTS)
-        connection.execute("create table ops.ops_quarantine as select * exclude (payload) from raw_ops.quarantine")
-    target = Home.of(settings).dbt_target
-    target.mkdir()
-    (target / "manifest.json").write_text(json.dumps(declared()))
-    with writer_lock(settings, "publish"):
-        publish(settings)
+    publish_few_marts(settings, "create table ops.ops_quarantine as select * exclude (payload) from raw_ops.quarantine")
     return settings
 
 

@@ -15,6 +15,7 @@ from warehouse.cli import console, incidents, privacy, security, subjects
 from warehouse.cli.context import audited
 from warehouse.cli.context import ready_settings as _settings
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
+from warehouse.core.keys import TOKEN_KEY
 from warehouse.core.settings import Settings, Target, load_settings
 from warehouse.privacy.ocsf import Activity, Resource
 
@@ -44,7 +45,7 @@ security.add_to(privacy_app)
 incidents.add_to(privacy_app)
 subjects.add_to(privacy_app)
 
-WRITER_KEYS = ("warehouse", "published", "lake", "vault", "token_v1")
+WRITER_KEYS = ("warehouse", "published", "lake", "vault", TOKEN_KEY)
 """What landing opens; a refresh publishes, too."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -294,7 +295,7 @@ def replay(
 
         settings = _settings()
         with (
-            audited(settings, Activity.REPLAY, keys=("warehouse", "lake", "token_v1"), announce=True),
+            audited(settings, Activity.REPLAY, keys=("warehouse", "lake", TOKEN_KEY), announce=True),
             writer_lock(settings, "replay"),
             console.progress(quiet=json_) as progress,
         ):
@@ -319,7 +320,7 @@ def lake_compact(
 
         settings = _settings()
         with (
-            audited(settings, Activity.HOUSEKEEPING, keys=("warehouse", "lake", "token_v1"), announce=True),
+            audited(settings, Activity.HOUSEKEEPING, keys=("warehouse", "lake", TOKEN_KEY), announce=True),
             writer_lock(settings, "lake compact"),
             console.progress(quiet=json_) as progress,
         ):
@@ -339,7 +340,7 @@ def lake_retain(
 
         settings = _settings()
         with (
-            audited(settings, Activity.HOUSEKEEPING, keys=("warehouse", "lake", "token_v1"), announce=True),
+            audited(settings, Activity.HOUSEKEEPING, keys=("warehouse", "lake", TOKEN_KEY), announce=True),
             writer_lock(settings, "lake retain"),
             console.progress(quiet=json_) as progress,
         ):
@@ -360,7 +361,7 @@ def lake_unseal(
 
         settings = _settings()
         with (
-            audited(settings, Activity.KEY_USE, keys=("warehouse", "lake", "token_v1"), announce=True),
+            audited(settings, Activity.KEY_USE, keys=("warehouse", "lake", TOKEN_KEY), announce=True),
             open_warehouse(settings, read_only=True) as connection,
         ):
             blocks = unseal(connection, file)
@@ -587,7 +588,7 @@ def _reconcile(settings: Settings, sources: tuple[SourceName, ...], as_json: boo
     from warehouse.core.locks import writer_lock
 
     with (
-        audited(settings, Activity.RECONCILE, keys=("warehouse", "lake", "token_v1")),
+        audited(settings, Activity.RECONCILE, keys=("warehouse", "lake", TOKEN_KEY)),
         writer_lock(settings, "reconcile"),
         console.progress(quiet=as_json) as progress,
     ):

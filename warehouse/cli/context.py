@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from warehouse.core.errors import DropsRefused
-from warehouse.core.keys import create_missing_keys
+from warehouse.core.keys import TOKEN_KEY, create_missing_keys, key_versions
 from warehouse.core.settings import CATALOG, Settings, get_settings, load_settings
 from warehouse.privacy.audit import record
 from warehouse.privacy.ocsf import Activity, Actor, Resource, file_resource
@@ -34,6 +34,11 @@ class Trail:
     rows: int | None = None
 
 
+def _key_names(settings: Settings, key: str) -> list[str]:
+    """A token takes the keys of every version, because each wraps the one before."""
+    return [f"{key}_v{version}" for version in key_versions(settings, key)] if key == TOKEN_KEY else [key]
+
+
 @contextmanager
 def audited(
     settings: Settings,
@@ -49,7 +54,7 @@ def audited(
     Args:
         settings: whose log.
         activity: what the body does.
-        keys: the keys that it uses.
+        keys: the keys that it uses; `TOKEN_KEY` stands for those of all its versions.
         role: as whom.
         statement: its SQL, of which a keyed digest is kept.
         announce: record the start too: for what changes something and may be killed.
@@ -58,7 +63,7 @@ def audited(
         AuditError: it cannot be recorded; with `announce`, before the body runs.
     """
     actor = Actor.current(role)
-    used = [Resource("key", name) for name in keys]
+    used = [Resource("key", name) for key in keys for name in _key_names(settings, key)]
     trail = Trail([Resource("database", CATALOG)])
     if announce:
         record(settings, activity, actor=actor, outcome="started", resources=[*trail.resources, *used])

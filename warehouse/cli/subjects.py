@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from warehouse.cli import console
 from warehouse.cli.context import Trail, audited, ready_settings
+from warehouse.core.keys import TOKEN_KEY
 from warehouse.core.settings import Settings
 from warehouse.privacy.ocsf import Activity, Actor, Resource
 from warehouse.privacy.roles import Power
+
+if TYPE_CHECKING:
+    from warehouse.erasure import Receipt
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Subject = Annotated[str, typer.Argument(help="The customer's or merchant's id, in either spelling.")]
@@ -22,6 +26,8 @@ Role = Annotated[str, typer.Option(help="As whom; roles.yml says who may.")]
 Code = Annotated[
     str, typer.Option(prompt="One-time code", hide_input=True, help="Of your authenticator; asked for when not given.")
 ]
+
+ERASURE_KEYS = ("vault", "warehouse", "lake", TOKEN_KEY, "published")
 
 hold_app = typer.Typer(help="Legal holds: who is restricted, and why.", no_args_is_help=True)
 
@@ -100,13 +106,11 @@ def export(
     """Write everything that is stored of a subject, as JSON and CSV with an index (GDPR 15 and 20)."""
     with console.errors(json_):
         from warehouse.core.locks import writer_lock
-        from warehouse.privacy.authorisation import authorise, checked_ticket
         from warehouse.subject_export import export_subject
 
         settings = ready_settings()
-        with _about(settings, Activity.EXPORT, subject, role, ("vault", "warehouse")) as trail:
-            trail.resources.append(Resource("ticket", checked_ticket(ticket)))
-            authorise(settings, Actor.current().name, role, "export", code)
+        keys = ("vault", "warehouse")
+        with _authorised(settings, Activity.EXPORT, subject, role, "export", ticket, code, keys) as trail:
             with writer_lock(settings, "privacy export"):
                 done = export_subject(settings, subject, out)
             trail.rows = done.rows
@@ -127,20 +131,9 @@ def erase(
 ) -> None:
     """Erase a customer from everything but the sources, prove it, destroy their key. Interrupted: run it again."""
     with console.errors(json_):
-        from warehouse.core.locks import writer_lock
-        from warehouse.erasure import erase as run
-        from warehouse.privacy.authorisation import authorise, checked_ticket
-
         settings = ready_settings()
-        keys = ("vault", "warehouse", "lake", "token_v1", "published")
-        with (
-            _about(settings, Activity.ERASE, subject, role, keys) as trail,
-            writer_lock(settings, "erase"),
-            console.progress(quiet=json_) as progress,
-        ):
-            trail.resources.append(Resource("ticket", checked_ticket(ticket)))
-            authorise(settings, Actor.current().name, role, "erase", code)
-            receipt = run(settings, subject, ticket, progress)
+        with _authorised(settings, Activity.ERASE, subject, role, "erase", ticket, code, ERASURE_KEYS):
+            receipt = _erased(settings, subject, ticket, quiet=json_)
         if json_:
             console.print_json(receipt.to_dict())
         else:
@@ -196,8 +189,6 @@ def hold_release(
 ) -> None:
     """End a hold; an erasure that was asked for meanwhile is done at once."""
     with console.errors(json_):
-        from warehouse.core.locks import writer_lock
-        from warehouse.erasure import erase as run
         from warehouse.privacy.holds import release_hold
 
         settings = ready_settings()
@@ -205,13 +196,8 @@ def hold_release(
             due = release_hold(settings, subject, reason, ticket)
         receipt = None
         if due:
-            keys = ("vault", "warehouse", "lake", "token_v1", "published")
-            with (
-                _about(settings, Activity.ERASE, subject, role, keys),
-                writer_lock(settings, "erase"),
-                console.progress(quiet=json_) as progress,
-            ):
-                receipt = run(settings, subject, ticket, progress)
+            with _about(settings, Activity.ERASE, subject, role, ERASURE_KEYS):
+                receipt = _erased(settings, subject, ticket, quiet=json_)
         if json_:
             console.print_json({"released": reason, "erased": receipt.to_dict() if receipt else None})
         else:
@@ -264,6 +250,14 @@ def retention(json_: Json = False) -> None:
             console.print_table(None, ("class", "table", "months", "basis", "rows overdue"), rows)
 
 
+def _erased(settings: Settings, subject: str, ticket: str, *, quiet: bool) -> Receipt:
+    from warehouse.core.locks import writer_lock
+    from warehouse.erasure import erase as run
+
+    with writer_lock(settings, "erase"), console.progress(quiet=quiet) as progress:
+        return run(settings, subject, ticket, progress)
+
+
 @contextmanager
 def _about(settings: Settings, activity: Activity, subject: str, role: str, keys: tuple[str, ...]) -> Iterator[Trail]:
     """The record of what is done with a subject, whom it names by a pseudonym: it outlives an erasure."""
@@ -276,11 +270,19 @@ def _about(settings: Settings, activity: Activity, subject: str, role: str, keys
 
 @contextmanager
 def _authorised(
-    settings: Settings, activity: Activity, subject: str, role: str, power: Power, ticket: str, code: str
+    settings: Settings,
+    activity: Activity,
+    subject: str,
+    role: str,
+    power: Power,
+    ticket: str,
+    code: str,
+    keys: tuple[str, ...] = (),
 ) -> Iterator[Trail]:
+    """The same for what needs a power, a ticket and a one-time code. A refusal is recorded, too."""
     from warehouse.privacy.authorisation import authorise, checked_ticket
 
-    with _about(settings, activity, subject, role, ()) as trail:
+    with _about(settings, activity, subject, role, keys) as trail:
         trail.resources.append(Resource("ticket", checked_ticket(ticket)))
         authorise(settings, Actor.current().name, role, power, code)
         yield trail

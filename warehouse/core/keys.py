@@ -25,6 +25,8 @@ from warehouse.core.paths import Home
 from warehouse.core.settings import PROJECT_ROOT, Settings
 
 KEY_BYTES = 32
+TOKEN_KEY = "token"  # noqa: S105  # a name
+"""Stem of the key's name: token_v1, token_v2, …"""
 WAREHOUSE_KEY_VARIABLE = "DBT_ENV_SECRET_WAREHOUSE_KEY"
 PENDING = ".new"
 """Ends the name of a key that a rotation is moving things to."""
@@ -76,8 +78,13 @@ def newest_version(settings: Settings, stem: str) -> int:
         ConfigurationError: a rotation was interrupted.
     """
     refuse_interrupted(settings)
+    return key_versions(settings, stem)[-1]
+
+
+def key_versions(settings: Settings, stem: str) -> list[int]:
+    """Every N for which there is a key `<stem>_vN`, in order; the first alone when there is none."""
     names = [path.stem.removeprefix(f"{stem}_v") for path in Home.of(settings).keys.glob(f"{stem}_v*.key")]
-    return max((int(number) for number in names if number.isdigit()), default=1)
+    return sorted(int(number) for number in names if number.isdigit()) or [1]
 
 
 def refuse_interrupted(settings: Settings) -> None:

@@ -24,14 +24,12 @@ from typing import TypeAlias
 
 import duckdb
 
-from warehouse.core.keys import file_key, newest_version
+from warehouse.core.keys import TOKEN_KEY, file_key, newest_version
 from warehouse.core.settings import Settings
 
 TokenKey: TypeAlias = bytes | tuple[bytes, ...]
 """One key, or those of all versions, the oldest first."""
 
-TOKEN_KEY = "token"  # noqa: S105  # a name
-"""Stem of the key's name: token_v1, token_v2, …"""
 TOKEN = r"v[0-9]{1,4}:[0-9a-f]{64}"  # noqa: S105  # a shape
 """What a pseudonym looks like, a regular expression."""
 _BLOCK = 64
