@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# a file's tests share what they have built, so they stay in one process; each process has servers of its own
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
@@ -20,13 +22,13 @@ refresh: $(READY) ## install, start and fill the sources, land, model, check, pu
 	@$(BIN)/warehouse refresh
 
 test: lint ## everything CI runs
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-full: lint ## everything there is, the long tests too
-	$(BIN)/python -m pytest --run-slow
+	$(PYTEST) --run-slow
 
 test-security: $(READY) profiles.yml ## the proof of the eight promises, with its figures
-	$(BIN)/python -m pytest tests/security tests/unit/test_tokens.py tests/unit/test_boundary.py tests/project/test_controls.py
+	$(PYTEST) tests/security tests/unit/test_tokens.py tests/unit/test_boundary.py tests/project/test_controls.py
 
 lint: $(READY) profiles.yml ## style, types, import directions, SQL, workflows
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ import duckdb
 
 from ingestion.schema import FORBIDDEN_KEYS, TOKEN_CLASSES, Leaf, Node, Table
 from warehouse.privacy import tokens
+from warehouse.privacy.tokens import token_sql
 
 _CARD = r"(?:[0-9][ .-]?){12,18}[0-9]"
 _EMAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"
@@ -55,7 +56,7 @@ _MACROS = (
     )""",
     "create or replace temp macro degree(v) as (try_cast(round(try_cast(v as decimal(9, 6)), 0) as smallint))",
     f"""create or replace temp macro key_name(k) as (
-        case when regexp_full_match(k, '{_SAFE_NAME}') then k else pseudonymise('unknown_key', k) end
+        case when regexp_full_match(k, '{_SAFE_NAME}') then k else {token_sql("unknown_key", "k")} end
     )""",
     "create or replace temp macro json_pointer(k) as ('/' || replace(replace(k, '~', '~0'), '/', '~1'))",
     f"""create or replace temp macro unknown_keys(v, known) as (
@@ -101,6 +102,7 @@ class Boundary:
         payload: expression: a tokenised JSON rendering for the quarantine.
         vault: what goes to the vault.
         subject: expression: whose row it is, or null.
+        payload_reads_landed: whether `payload` is over the landed columns instead.
     """
 
     landed: tuple[tuple[str, str], ...]
@@ -109,6 +111,7 @@ class Boundary:
     payload: str
     vault: tuple[VaultRule, ...]
     subject: str
+    payload_reads_landed: bool = False
 
 
 def install(connection: duckdb.DuckDBPyConnection, key: tokens.TokenKey) -> None:
@@ -145,7 +148,8 @@ def _flat_boundary(table: Table) -> Boundary:
         if column.minimum is not None:
             reasons.append(below_minimum(column, value, column.sql_type))  # read exactly, or from a file, it is text
         vault.extend(_vault_rules(column, column.name, f"{value}::varchar"))
-    tokens_only = ", ".join(f"'{c.name}', pseudonymise('quarantine', \"{c.name}\"::varchar)" for c in table.columns)
+    texts = {column.name: f'"{column.name}"::varchar' for column in table.columns}
+    tokens_only = ", ".join(f"'{name}', {token_sql('quarantine', text)}" for name, text in texts.items())
     return Boundary(
         landed=tuple(landed),
         reason=f"case {' '.join(reasons)} end",
@@ -167,7 +171,7 @@ def _document_boundary(table: Table) -> Boundary:
                 (
                     name,
                     "case when regexp_full_match(message_key, '[A-Z]{2,16}[_-]?[0-9]{1,12}') then message_key "
-                    "else pseudonymise('unknown', message_key) end",
+                    f"else {token_sql('unknown', 'message_key')} end",
                 )
             )
         elif name == "cursor_at":
@@ -192,7 +196,7 @@ def _document_boundary(table: Table) -> Boundary:
         landed=tuple(landed),
         reason=f"case {' '.join(reasons)} end",
         unknown="len(regexp_extract_all(document::varchar, '\"value_token\":'))",
-        payload="json_object('document', pseudonymise('quarantine', doc))",
+        payload=f"json_object('document', {token_sql('quarantine', 'doc')})",
         vault=tuple(_node_vault_rules(table.document, "doc", "$")),
         subject=f"json_extract_string(doc, '$.{table.subject}')" if table.subject else "null::varchar",
     )
@@ -209,7 +213,7 @@ def leaf_parts(leaf: Leaf, text: str, *, typed: str | None = None) -> list[tuple
         return []
     if leaf.free_text:
         return [
-            (f"{leaf.name}_token", f"pseudonymise('{leaf.domain}', {text})"),
+            (f"{leaf.name}_token", token_sql(leaf.domain, text)),
             (f"{leaf.name}_length", f"length({text})"),
             (f"{leaf.name}_has_card_number", f"has_card_number({text})"),
             (f"{leaf.name}_has_email", f"has_email({text})"),
@@ -218,7 +222,7 @@ def leaf_parts(leaf: Leaf, text: str, *, typed: str | None = None) -> list[tuple
     if leaf.data_class == "pan":
         digits = f"regexp_replace({text}, '[^0-9]', '', 'g')"
         return [
-            (f"{leaf.name}_token", f"pseudonymise('pan', {text})"),
+            (f"{leaf.name}_token", token_sql("pan", text)),
             (
                 f"{leaf.name}_bin",
                 f"case when length({digits}) >= 16 then left({digits}, 8) else left({digits}, 6) end",
@@ -226,7 +230,7 @@ def leaf_parts(leaf: Leaf, text: str, *, typed: str | None = None) -> list[tuple
             (f"{leaf.name}_last4", f"right({digits}, 4)"),
         ]
     if leaf.data_class in TOKEN_CLASSES:
-        parts = [(f"{leaf.name}_token", f"pseudonymise('{leaf.domain}', {text})")]
+        parts = [(f"{leaf.name}_token", token_sql(leaf.domain, text))]
         for safe in leaf.safe:
             name = {"network_prefix": "ip_network", "degree": f"{leaf.name}_degree"}.get(safe, safe)
             parts.append((name, f"{safe}({text})"))
@@ -256,10 +260,11 @@ def _object_sql(fields: tuple[Node, ...], value: str, *, depth: int, carried: tu
 
 def _when_type(value: str, json_type: str, built: str) -> str:
     """`built` where the value has the declared shape, null where it is null, else only a token of it."""
+    token = token_sql("unknown", f"{value}::varchar")
     return (
         f"case when {value} is null or json_type({value}) = 'NULL' then null "
         f"when json_type({value}) = '{json_type}' then {built}::json "
-        f"else json_object('_unknown', [{{'key': '$', 'value_token': pseudonymise('unknown', {value}::varchar)}}]) end"
+        f"else json_object('_unknown', [{{'key': '$', 'value_token': {token}}}]) end"
     )
 
 
@@ -288,8 +293,8 @@ def _map_sql(value: str, key_pattern: str, depth: int) -> str:
     entry = (
         f"case when regexp_full_match({k}, '{key_pattern}') "
         f"then {{'k': {k}, 'v': plain(json_extract({value}, json_pointer({k})))::json}} "
-        f"else {{'k': '_unknown_' || pseudonymise('unknown_key', {k}), "
-        f"'v': to_json(pseudonymise('unknown', json_extract({value}, json_pointer({k}))::varchar))}} end"
+        f"else {{'k': '_unknown_' || {token_sql('unknown_key', k)}, "
+        f"'v': to_json({token_sql('unknown', f'json_extract({value}, json_pointer({k}))::varchar')})}} end"
     )
     keys = f"list_filter(json_keys({value}), lambda {k}: lower({k}) not in ({_FORBIDDEN_LIST}))"
     return f"to_json(map_from_entries(list_transform({keys}, lambda {k}: {entry})))"
@@ -299,7 +304,7 @@ def _vault_rules(leaf: Leaf, path: str, text: str) -> list[VaultRule]:
     """Personal values go to the vault. A card number is kept nowhere: the platform has no use for it."""
     if leaf.data_class not in TOKEN_CLASSES:
         return []
-    return [VaultRule(path, f"pseudonymise('{leaf.domain}', {text})", text)]
+    return [VaultRule(path, token_sql(leaf.domain, text), text)]
 
 
 def _node_vault_rules(fields: tuple[Node, ...], value: str, path: str) -> list[VaultRule]:
@@ -311,7 +316,7 @@ def _node_vault_rules(fields: tuple[Node, ...], value: str, path: str) -> list[V
         elif node.items is not None and _holds_personal(node.items):
             # an array of people is kept as one text: its members are found again by their tokens in the document
             text = f"json_extract({value}, '{here}')::varchar"
-            rules.append(VaultRule(here, f"pseudonymise('array', {text})", text))
+            rules.append(VaultRule(here, token_sql("array", text), text))
         elif node.leaf is not None and node.map_key is None:
             rules.extend(_vault_rules(node.leaf, here, f"json_extract_string({value}, '{here}')"))
     return rules

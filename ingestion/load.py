@@ -138,7 +138,6 @@ def load_packages(
             pipeline.extract(_package(pipeline, landed))
             pipeline.normalize()
             info = pipeline.load(workers=1)
-        shutil.rmtree(pipeline.working_dir)
     return LoadResult(
         info.loads_ids[-1],
         {entry.table.name: entry.rows for entry in landed},
@@ -170,6 +169,8 @@ def drain_pending(
     Raises:
         LoadIncomplete: it cannot be loaded; it stays pending.
     """
+    if not (Home.of(settings).dlt / _pipeline_name(source, channel)).exists():
+        return False  # what dlt would take a while to find out
     with _pipeline(connection, settings, source, channel) as pipeline:
         return _finish_pending(pipeline, source, progress)
 
@@ -198,14 +199,19 @@ def discard_package(
     return [DiscardedLoad(table, load_id) for table, load_id in loads]
 
 
+def _pipeline_name(source: SourceName, channel: Channel) -> str:
+    return source if channel == "live" else f"{channel}_{source}"
+
+
 @contextmanager
 def _pipeline(
     connection: duckdb.DuckDBPyConnection, settings: Settings, source: SourceName, channel: Channel
 ) -> Iterator[Pipeline]:
+    """The pipeline of a source's channel. It has a folder of its own only while a package is pending in it."""
     folder = Home.of(settings).dlt
     with quiet_dlt(folder):
         pipeline = dlt.pipeline(
-            pipeline_name=source if channel == "live" else f"{channel}_{source}",
+            pipeline_name=_pipeline_name(source, channel),
             pipelines_dir=str(folder),
             destination=held_warehouse(connection),
             dataset_name=next(iter(tables(source).values())).raw_schema,
@@ -213,6 +219,8 @@ def _pipeline(
         try:
             yield pipeline
         finally:
+            if not pipeline.has_pending_data:
+                shutil.rmtree(pipeline.working_dir)
             pipeline.deactivate()
 
 
@@ -231,7 +239,6 @@ def _finish_pending(pipeline: Pipeline, source: SourceName, progress: Callable[[
     with _explained(source):
         pipeline.normalize()
         pipeline.load(workers=1)
-    shutil.rmtree(pipeline.working_dir)
     return True
 
 

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 from ingestion.boundary import NO_REASON, Boundary, VaultRule, below_minimum, leaf_parts
 from ingestion.schema import FORBIDDEN_KEYS, PLAIN_CLASSES, TOKEN_CLASSES, Leaf, Node, Table
+from warehouse.privacy.tokens import token_sql
 
 Kind = Literal["text", "id", "double", "integer", "decimal", "boolean", "date", "null", "object", "array"]
 """`object` and `array` are empty ones: others are seen by what they hold."""
@@ -111,9 +112,8 @@ def compile_shape(table: Table, shape: Shape) -> Boundary | None:
         ),
         reason=f"case {' '.join(reasons)} end" if reasons else NO_REASON,
         unknown="0",
-        payload=f"json_object('document', pseudonymise('quarantine', {document}::varchar))"
-        if reasons
-        else "null::json",
+        payload=f"json_object('document', {token_sql('quarantine', 'document::varchar')})" if reasons else "null::json",
+        payload_reads_landed=bool(reasons),
         vault=vault,
         subject=subject.text if isinstance(subject, _Value) else "null::varchar",
     )
@@ -271,5 +271,5 @@ def _vault(fields: tuple[Node, ...], tree: _Object, path: str) -> list[VaultRule
         if node.fields and isinstance(found, _Object):
             rules.extend(_vault(node.fields, found, here))
         elif node.leaf is not None and node.leaf.data_class in TOKEN_CLASSES and isinstance(found, _Value):
-            rules.append(VaultRule(here, f"pseudonymise('{node.leaf.domain}', {found.text})", found.text))
+            rules.append(VaultRule(here, token_sql(node.leaf.domain, found.text), found.text))
     return rules

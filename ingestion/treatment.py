@@ -145,19 +145,34 @@ class Treatment:
 
 
 def treated_sql(boundary: Boundary, relation: str, *, keep: bool = True, at: str | None = None) -> str:
-    """The rows of a relation after their treatment, with what their checks found; `keep` what the vault gets."""
+    """The rows of a relation after their treatment, with what their checks found; `keep` what the vault gets.
+
+    A select of its own for each step: DuckDB computes a name of the same select once for every use of it, and what
+    stands in a CASE or a COALESCE once more. So the tokens that land and go to the vault are columns first, and the
+    payload is made from the finished document.
+    """
     landed = ", ".join(f'{sql} as "{name}"' for name, sql in boundary.landed)
     vault = ", ".join(
         f"{{'path': '{rule.path}', 'token': {rule.token_sql}, 'value': {rule.value_sql}}}" for rule in boundary.vault
     )
     place = f"{at} as _at," if at else ""
     kept = f"[{vault}]::{_VAULT_TYPE} as vault, {boundary.subject} as subject," if keep else ""
+    shared = [rule.token_sql for rule in boundary.vault if keep and rule.token_sql in landed]
+    if shared:
+        for number, sql in enumerate(shared):
+            landed, kept = (text.replace(sql, f"_token_{number}") for text in (landed, kept))
+        named = ", ".join(f"{sql} as _token_{number}" for number, sql in enumerate(shared))
+        relation = f"(select *, {named} from {relation})"
+    payload = f"case when reason is not null then {boundary.payload} end as payload"
+    inside, outside = payload, "*"
+    if boundary.payload_reads_landed:
+        inside, outside = "null::json as payload", f"* replace ({payload})"
     return f"""
-        select *, {boundary.unknown} as unknown from (
+        select {outside}, {boundary.unknown} as unknown from (
             select
                 {landed},
                 {boundary.reason} as reason, {kept} {place}
-                case when reason is not null then {boundary.payload} end as payload
+                {inside}
             from {relation}
         )
     """

@@ -27,7 +27,9 @@ RecordFigure = Callable[[str, str, str], None]
 """What was measured, what came out, what was to be reached."""
 RESULTS: dict[str, list[str]] = {}
 """Test → outcome and moment, of this run."""
-FIGURES = pytest.StashKey[list[tuple[str, str, str]]]()
+FIGURES: list[tuple[str, str, str]] = []
+FIGURE = "figure"
+"""Name of the property in which a test's report carries one, from whichever process ran it."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,15 +45,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="slow: `make test-full` (pytest --run-slow) runs it"))
 
 
-@pytest.fixture(scope="session")
-def record_figure(pytestconfig: pytest.Config) -> RecordFigure:
+@pytest.fixture
+def record_figure(record_property: Callable[[str, object], None]) -> RecordFigure:
     """Put a figure into the table that ends the run: `record_figure(name, measured, goal)`."""
-    figures = pytestconfig.stash.setdefault(FIGURES, [])
-    return lambda name, measured, goal: figures.append((name, measured, goal))
+    return lambda name, measured, goal: record_property(FIGURE, (name, measured, goal))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember how each test ended, for the page of controls."""
+    """Remember how each test ended, for the page of controls, and what it measured."""
+    if report.when == "teardown":
+        FIGURES.extend(tuple(value) for name, value in report.user_properties if name == FIGURE)
     if report.when == "call" or report.outcome != "passed":
         test = report.nodeid.partition("[")[0]  # what it was given may be a canary, which must lie nowhere
         worst = max(report.outcome, RESULTS.get(test, ["passed"])[0], key=("passed", "skipped", "failed").index)
@@ -70,12 +73,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     RESULTS_FILE.write_text(json.dumps(known | RESULTS, indent=0), encoding="utf-8")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """All figures of the run in one table, last."""
-    figures = config.stash.get(FIGURES, [])
-    if not figures:
+    if not FIGURES:
         return
-    rows = [("figure", "measured", "to reach"), *figures]
+    rows = [("figure", "measured", "to reach"), *FIGURES]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     terminalreporter.section("figures")
     for name, measured, goal in rows:

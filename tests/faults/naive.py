@@ -240,7 +240,7 @@ class NaiveLoader:
         """Start from these files; without a cursor, from the beginning."""
         self.rows = pickle.loads((folder / "rows").read_bytes())  # noqa: S301  # written by this test
         cursor = folder / "cursor"
-        self.cursor = pickle.loads(cursor.read_bytes()) if cursor.exists() else None  # noqa: S301
+        self.cursor = pickle.loads(cursor.read_bytes()) if cursor.exists() else None  # noqa: S301  # the same
 
     @property
     def harm(self) -> Harm:

@@ -21,7 +21,7 @@ from dlt.load import Load
 from dlt.pipeline.pipeline import Pipeline
 
 from ingestion.lake import Lake, write_part
-from ingestion.load import LandedTable, LoadResult, drain_pending, load_packages, read_state
+from ingestion.load import LandedTable, LoadResult, _pipeline, drain_pending, load_packages, read_state
 from ingestion.raw import create_raw_tables
 from ingestion.schema import Table, tables
 from warehouse.core.database import open_warehouse
@@ -347,17 +347,16 @@ def test_the_warehouse_alone_knows_where_the_source_was_read_to(settings: Settin
         first = rows_sql(PRODUCT, PRODUCT_ROWS, "10", "l1")
         second = rows_sql(PRODUCT, PRODUCT_ROWS, "10, 20", "l2")
         load(connection, settings, {"n": 1}, land(connection, settings, PRODUCT, "l1", first))
-        read_state(connection, settings, "oltp")
-        shutil.copytree(home.dlt, tmp_path / "older")
-        if loss == "newer folder":
-            _claim_progress(home.dlt / "oltp" / "state.json")
-        elif loss == "older folder":
+        with _pipeline(connection, settings, "oltp", "live"):  # there is a folder only while a pipeline is open
+            shutil.copytree(home.dlt, tmp_path / "older")
+        if loss == "older folder":
             load(connection, settings, {"n": 1, "x": 1})
             load(connection, settings, {"n": 1})
-            shutil.rmtree(home.dlt)
+        shutil.rmtree(home.dlt)
+        if loss != "folder deleted":
             shutil.copytree(tmp_path / "older", home.dlt)
-        else:
-            shutil.rmtree(home.dlt)
+        if loss == "newer folder":
+            _claim_progress(home.dlt / "oltp" / "state.json")
         assert read_state(connection, settings, "oltp") == {"n": 1}
         assert drain(connection, settings) is False
         load(connection, settings, {"n": 2}, land(connection, settings, PRODUCT, "l2", second))

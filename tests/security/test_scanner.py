@@ -67,7 +67,7 @@ def test_published_test_numbers(number: str) -> None:
 
 
 def test_digests_tokens_and_uuids_are_no_cards(record_figure: RecordFigure) -> None:
-    rng = random.Random(6)  # noqa: S311
+    rng = random.Random(6)  # noqa: S311  repeatable numbers
     count = 100_000
     samples = {
         "md5": lambda text: hashlib.md5(text, usedforsecurity=False).hexdigest(),
@@ -90,7 +90,7 @@ def test_digests_tokens_and_uuids_are_no_cards(record_figure: RecordFigure) -> N
 
 
 def test_ids_of_sixteen_digits(record_figure: RecordFigure) -> None:
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)  # noqa: S311  repeatable numbers
     count = 100_000
     issued_ids = {
         "microseconds since 1970": [str(1_704_067_200_000_000 + rng.randrange(10**14)) for _ in range(count)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Iterator
 
 import duckdb
@@ -21,6 +22,7 @@ from warehouse.privacy import tokens
 
 KEY = bytes(range(32))
 COUNT = 100_000
+MANY = 1_000_000
 DOMAINS = ("email", "phone", "pan", "ip", "postal_code", "name", "birth_date", "text", "unknown")
 
 RFC_4231 = [  # test cases 1, 2, 3, 4, 6, 7: (key, data, HMAC-SHA-256)
@@ -143,3 +145,18 @@ def test_a_hundred_thousand_values_are_the_same_on_every_engine(
     )
     assert [token for (token,) in in_snowflake] == expected
     record_figure("HMAC equal in Python, DuckDB and fakesnow", f"{len(expected):,} of {COUNT:,} values", "100,000")
+
+
+def test_a_million_values_have_a_million_tokens(
+    connection: duckdb.DuckDBPyConnection, record_figure: RecordFigure
+) -> None:
+    connection.execute(
+        f"create temp table people as select 'person' || i || '@example.org' as email from range({MANY}) t (i)"
+    )
+    started = time.perf_counter()
+    row = connection.execute("select count(distinct pseudonymise('email', email)) from people").fetchone()
+    rate = MANY / (time.perf_counter() - started)
+    record_figure(
+        "HMAC in DuckDB, distinct values counted too", f"{rate:,.0f} rows/s", "500,000 rows/s on 2 quiet cores"
+    )
+    assert row == (MANY,)

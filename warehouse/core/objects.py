@@ -145,7 +145,7 @@ class _ReadFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
             return cast(bytes, found["Body"].read())
 
 
-class _WriteFile(AbstractBufferedFile):  # type: ignore[misc]
+class _WriteFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
     """A multipart upload under demanded encryption; it becomes an object only when it is complete."""
 
     def __init__(self, system: EncryptedWrites, path: str, mode: str) -> None:
@@ -173,7 +173,7 @@ class _WriteFile(AbstractBufferedFile):  # type: ignore[misc]
         return True
 
 
-class EncryptedWrites(AbstractFileSystem):  # type: ignore[misc]
+class EncryptedWrites(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """What DuckDB writes to as `s3encrypted://bucket/key`; it writes and does nothing else."""
 
     protocol = WRITE_PROTOCOL

@@ -42,22 +42,21 @@ _TO_UPPER = str.maketrans(_LOWER, _UPPER)
 
 # Trimming, folding and spaces are ASCII only: engines disagree on the rest, and a token must be the same on all.
 # Most values are ASCII with nothing to trim, and are spared what goes character by character: trim, translate, NFC.
-_CANONICAL_SQL = f"""
-    case domain
-        when 'email' then case when is_tidy(m) then lower(m) else folded(trim(m, '{_SPACE}')) end
-        when 'phone' then regexp_replace(m, '[^0-9+]', '', 'g')
-        when 'pan' then regexp_replace(m, '[^0-9]', '', 'g')
-        when 'ip' then split_part(case when is_tidy(m) then lower(m) else folded(trim(m, '{_SPACE}')) end, '/', 1)
-        when 'postal_code' then regexp_replace(
-            case when is_ascii(m) then upper(m) else translate(m, '{_LOWER}', '{_UPPER}') end, '[{_SPACE}-]', '', 'g'
-        )
-        when 'name' then case
-            when is_tidy(m) and not regexp_matches(m, '[{_SPACE.strip(" ")}]|  ') then lower(m)
-            else folded(regexp_replace(trim(nfc(m), '{_SPACE}'), '[{_SPACE}]+', ' ', 'g'))
-        end
-        else case when is_tidy(m) then m else trim(nfc(m), '{_SPACE}') end
-    end
-"""
+_CANONICAL_SQL = {
+    "email": f"case when is_tidy(m) then lower(m) else folded(trim(m, '{_SPACE}')) end",
+    "phone": "regexp_replace(m, '[^0-9+]', '', 'g')",
+    "pan": "regexp_replace(m, '[^0-9]', '', 'g')",
+    "ip": f"split_part(case when is_tidy(m) then lower(m) else folded(trim(m, '{_SPACE}')) end, '/', 1)",
+    "postal_code": f"""regexp_replace(
+        case when is_ascii(m) then upper(m) else translate(m, '{_LOWER}', '{_UPPER}') end, '[{_SPACE}-]', '', 'g'
+    )""",
+    "name": f"""case
+        when is_tidy(m) and not regexp_matches(m, '[{_SPACE.strip(" ")}]|  ') then lower(m)
+        else folded(regexp_replace(trim(nfc(m), '{_SPACE}'), '[{_SPACE}]+', ' ', 'g'))
+    end""",
+}
+_CANONICAL_TEXT_SQL = f"case when is_tidy(m) then m else trim(nfc(m), '{_SPACE}') end"
+"""Of every other domain."""
 
 # a CASE per pad, which is decided once, and none around the token: inside one, DuckDB computes again what it has
 _PAD_MACRO = """create or replace temp macro token_pad(name) as (
@@ -79,7 +78,9 @@ _MACROS: tuple[str, ...] = (
     "create or replace temp macro is_ascii(m) as (strlen(m) = length(m))",
     "create or replace temp macro is_tidy(m) as (is_ascii(m) and left(m, 1) > ' ' and right(m, 1) > ' ')",
     f"create or replace temp macro folded(m) as (translate(m, '{_UPPER}', '{_LOWER}'))",
-    f"create or replace temp macro canonical(domain, m) as ({_CANONICAL_SQL})",
+    "create or replace temp macro canonical(domain, m) as (case domain "
+    + " ".join(f"when '{domain}' then {sql}" for domain, sql in _CANONICAL_SQL.items())
+    + f" else {_CANONICAL_TEXT_SQL} end)",
     _PAD_MACRO,
 )
 
@@ -128,14 +129,33 @@ def pseudonym(key: TokenKey, domain: str, value: str | None) -> str | None:
 
 
 def install(connection: duckdb.DuckDBPyConnection, key: TokenKey) -> None:
-    """Define `pseudonymise(domain, value)` on this connection and give it its key."""
-    versions = _versions(key)
+    """Define `pseudonymise(domain, value)` on this connection, and what :func:`token_sql` names; give it its key."""
     for macro in _MACROS:
         connection.execute(macro)
-    token = _hmac_sql(connection, 1, versions[0], "encode(domain || '|') || encode(canonical(domain, m))")
+    _define_token(connection, key, "pseudonymise(domain, m)", "encode(domain || '|') || encode(canonical(domain, m))")
+    _define_token(
+        connection, key, "pseudonymise_text(domain, m)", f"encode(domain || '|') || encode({_CANONICAL_TEXT_SQL})"
+    )
+    for domain, sql in _CANONICAL_SQL.items():
+        _define_token(connection, key, f"pseudonymise_{domain}(m)", f"encode('{domain}|') || encode({sql})")
+
+
+def token_sql(domain: str, value: str) -> str:
+    """SQL of the token of `value` (SQL of a text), as `pseudonymise` gives it: for statements with many of them.
+
+    DuckDB plans every branch of `pseudonymise` for every use of it, which takes longer than a thousand tokens do.
+    """
+    if domain in _CANONICAL_SQL:
+        return f"pseudonymise_{domain}({value})"
+    return f"pseudonymise_text('{domain}', {value})"
+
+
+def _define_token(connection: duckdb.DuckDBPyConnection, key: TokenKey, signature: str, message: str) -> None:
+    versions = _versions(key)
+    token = _hmac_sql(connection, 1, versions[0], message)
     for version, newer in enumerate(versions[1:], start=2):
         token = _hmac_sql(connection, version, newer, f"encode('rekey|' || {token})")
-    connection.execute(f"create or replace temp macro pseudonymise(domain, m) as ({token})")
+    connection.execute(f"create or replace temp macro {signature} as ({token})")
 
 
 def install_rekeyed(connection: duckdb.DuckDBPyConnection, key: TokenKey) -> None:
