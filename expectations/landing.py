@@ -184,6 +184,20 @@ OPS_RULES: dict[str, tuple[Expectation, ...]] = {
         ),
         not_in_future("erased_at"),
     ),
+    "retention_cutoff": (
+        not_null("cutoff"),
+        unique("source", "table_name"),
+        not_in_future("cutoff"),
+        not_in_future("applied_at"),
+    ),
+    "retention_held": (
+        never(
+            "an entry says whose rows a hold keeps",
+            "coalesce(party_token, payment_token) is null",
+            column="party_token",
+        ),
+        not_in_future("kept_from"),
+    ),
     "quarantine": (
         not_null("load_id"),
         not_null("table_name"),

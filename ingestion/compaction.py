@@ -1,8 +1,8 @@
 """Housekeeping of the lake: many small loads become one, and versions that nobody needs any more go.
 
-What was erased goes with either: the ledger holds for every row that is written anew. Both write a new sealed load
-that says which ones it `replaces`. From the moment its seal is durable the old loads
-are no longer part of the lake; only then are they deleted. Killed anywhere, the lake holds the same rows once.
+What was erased, or is older than its class allows, goes with either: that holds for every row that is written anew.
+Both write a new sealed load that says which ones it `replaces`. From the moment its seal is durable the old loads are
+no longer part of the lake; only then are they deleted. Killed anywhere, the lake holds the same rows once.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def replace_loads(
 ) -> None:
     """One sealed load with the rows of `loads` for which `kept` (SQL over `version`) holds, in their place.
 
-    Rows that the erasure ledger names are left out, or stay as they may.
+    Rows that the erasure ledger names are left out, or stay as they may. By the lasting ledger, rows that are older
+    than their class allows are left out, too.
     """
     for load in loads:
         load.verify()

@@ -6,6 +6,8 @@ who by a token, so that the ledger itself tells nobody, or in plain text where s
 
 What happens to a row is the table's pinned `on_erasure`: it goes (`delete`), or, where it is money or another's too, it
 stays (`keep`): its personal values become null, and what points at the person (`erased`) becomes :data:`ERASED`.
+
+What went because it was older than its class allows (`ingestion.retention`) is kept out in the same places.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import duckdb
 
 from ingestion.lake import sql_text
+from ingestion.retention import expired_sql, named_sql
 from ingestion.schema import PLAIN_CLASSES, Node, Table, landed_parts, position_sql, row_hash_sql
 from warehouse.core.settings import CATALOG
 
@@ -29,11 +32,15 @@ SUBJECT_DOMAIN, ROW_DOMAIN = "erased subject", "erased row"
 
 
 def erased_sql(connection: duckdb.DuckDBPyConnection, table: Table, ledger: str = LEDGER) -> str | None:
-    """SQL: whether a landed row of `table` was erased and goes, never null; None when none can be.
+    """SQL: whether a landed row of `table` goes, never null; None when none can.
 
-    The connection knows `pseudonymise` when the ledger holds tokens.
+    It was erased or, by the lasting ledger, is older than its class allows; that of one erasure tells of that alone.
+    The connection knows `pseudonymise` when the ledger holds tokens, or anything is held.
     """
-    return None if table.keeps_erased else _named_sql(connection, table, ledger)
+    named = None if table.keeps_erased else _named_sql(connection, table, ledger)
+    expired = expired_sql(connection, table) if ledger == LEDGER else None
+    found = [condition for condition in (named, expired) if condition]
+    return f"({' or '.join(found)})" if found else None
 
 
 def masked_sql(connection: duckdb.DuckDBPyConnection, table: Table, relation: str, ledger: str = LEDGER) -> str:
@@ -56,15 +63,12 @@ def masked_sql(connection: duckdb.DuckDBPyConnection, table: Table, relation: st
     """
 
 
-def kept_sql(connection: duckdb.DuckDBPyConnection, table: Table, treated: str) -> str:
-    """Rows of a source, treated, as they would land: those that were erased are gone, or as they may stay."""
-    if (gone := erased_sql(connection, table)) is not None:
-        return f"select * from ({treated}) where not {gone}"
-    replaced = masks(connection, table)
-    if not replaced:
-        return treated
-    shown = ", ".join(f'{sql} as "{name}"' for name, sql in replaced.items())
-    return f"select * replace ({shown}) from ({treated})"
+def marked_sql(connection: duckdb.DuckDBPyConnection, table: Table, treated: str) -> str:
+    """Rows of a source, treated, as they would land, and as `_gone` whether they are not to land at all."""
+    gone = erased_sql(connection, table) or "false"
+    replaced = ", ".join(f'{sql} as "{name}"' for name, sql in masks(connection, table).items())
+    shown = f"* replace ({replaced})" if replaced else "*"
+    return f"select {shown}, {gone} as _gone from ({treated})"
 
 
 def touched_sql(connection: duckdb.DuckDBPyConnection, table: Table, ledger: str = LEDGER) -> str:
@@ -102,13 +106,13 @@ def subject_sql(table: Table) -> str:
     """SQL: whose a landed row is. Raises ValueError for a table that names no subject."""
     if table.subject is None:
         raise ValueError(f"{table.qualified} names no subject")
-    return _value_sql(table, table.subject)
+    return named_sql(table, table.subject)
 
 
 def _pointers(connection: duckdb.DuckDBPyConnection, table: Table, ledger: str) -> dict[str, str]:
     """Column → SQL: whether what it points at was erased."""
     found = {
-        column: _row_sql(connection, table.source, target, _value_sql(table, column), ledger)
+        column: _row_sql(connection, table.source, target, named_sql(table, column), ledger)
         for column, target in table.erased
         if target
     }
@@ -163,12 +167,6 @@ def _scope(source: str, table: str) -> str:
         f"coalesce(source, {sql_text(source)}) = {sql_text(source)} "
         f"and coalesce(table_name, {sql_text(table)}) = {sql_text(table)}"
     )
-
-
-def _value_sql(table: Table, path: str) -> str:
-    if table.is_document:
-        return f"json_extract_string(document, {sql_text('$.' + path)})"
-    return f'"{path}"::varchar'
 
 
 def _masked_document(table: Table, mine: str) -> str:

@@ -51,7 +51,7 @@ class Counts:
     missing_keys: int = 0
     """Keys of the source that neither landed before nor were read now; counted by :meth:`TableLanding.compare_keys`."""
     erased_rows: int = 0
-    """Of the unchanged rows, those that the erasure ledger keeps out."""
+    """Of the unchanged rows, those that were erased or are older than their class allows, and do not land."""
     cursor_to: str | None = None
     files: dict[LakePath, int] = field(default_factory=dict)
     """Part of the lake → rows in it."""
@@ -194,8 +194,18 @@ class TableLanding:
             where reason is null and {self._on("checked", "twice")}
         """)
 
+    @property
+    def telling_columns(self) -> frozenset[str]:
+        """What :meth:`compare_keys` needs of a row beside its key: what tells that it is not to land."""
+        if self._erased is None:
+            return frozenset()
+        kept = self.table.retention
+        return frozenset(filter(None, (self.table.subject, *((kept.age, kept.payment, *kept.parties) if kept else ()))))
+
     def compare_keys(self, keys: str) -> None:
         """Take `keys`, a relation of every key at the source, for what the source has. Call after the last chunk.
+
+        Its other columns are those of :attr:`telling_columns`.
 
         Afterwards :meth:`mark_deleted` finds what is gone, and `counts.missing_keys` says what never landed.
         """
@@ -204,9 +214,10 @@ class TableLanding:
             select count(*) from source_keys
             anti join {self._raw} using ({self._keys})
             anti join seen_keys using ({self._keys})
+            where not {self._erased or "false"}
         """)
-        self.connection.execute("drop table seen_keys")
-        self.connection.execute("alter table source_keys rename to seen_keys")
+        self.connection.execute(f"create or replace temp table seen_keys as select {self._keys} from source_keys")
+        self.connection.execute("drop table source_keys")
 
     def mark_deleted(self, *, accept: bool, among: str | None = None) -> None:
         """Land a closing version of every row that the source no longer has.
@@ -266,7 +277,7 @@ class TableLanding:
         return counts
 
     def _drop_erased(self) -> None:
-        """Rows that were erased do not land again; they count as unchanged."""
+        """Rows that were erased or are too old do not land again; they count as unchanged."""
         if not self._erased:
             return
         erased = self._one(f"delete from checked where {self._erased}")

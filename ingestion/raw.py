@@ -48,6 +48,14 @@ OPS_TABLES = {
         erased_at timestamp with time zone,
         subject_token varchar, row_key_token varchar
     """,
+    "retention_cutoff": """
+        source varchar, table_name varchar,
+        cutoff timestamp with time zone, applied_at timestamp with time zone
+    """,
+    "retention_held": """
+        source varchar, table_name varchar, party_token varchar, payment_token varchar,
+        kept_from timestamp with time zone
+    """,
 }
 """`source_rows = unchanged_rows + landed_rows + quarantined_rows`; `deleted_rows` were found missing at the source."""
 

@@ -16,7 +16,7 @@ import duckdb
 
 from ingestion import boundary
 from ingestion.destinations.choice import open_destination
-from ingestion.erasure import kept_sql
+from ingestion.erasure import marked_sql
 from ingestion.lake import Lake, sql_text
 from ingestion.run import LIVE_SOURCES, AnyReader, landing_failure, open_reader
 from ingestion.schema import BOOKKEEPING, SourceName, Table, tables
@@ -56,6 +56,8 @@ class TableComparison:
     warehouse_amount: Decimal | None = None
     expired_rows: int = 0
     """Messages in the warehouse that the broker's retention has dropped since: not a difference."""
+    left_out_rows: int = 0
+    """At the source, and not to land: erased, or older than their class allows. They are compared no further."""
     skipped_offsets: int = 0
     """Offsets below the end that the broker delivers no message for (transaction markers, compaction)."""
     problems: tuple[str, ...] = ()
@@ -239,7 +241,7 @@ def _compare(
     connection: duckdb.DuckDBPyConnection, reader: AnyReader, table: Table, state: dict[str, Any]
 ) -> TableComparison:
     plan = reader.plan(table, {}, full=True)
-    _digest_source(connection, reader, table, plan)
+    left_out = _digest_source(connection, reader, table, plan)
     still_there = _still_there(plan)
     connection.execute(f"""
         create or replace temp table in_warehouse as
@@ -284,28 +286,35 @@ def _compare(
         source_amount=source_amount,
         warehouse_amount=warehouse_amount,
         expired_rows=warehouse_rows - compared_rows,
-        skipped_offsets=max(plan.source_rows - source_rows, 0) if plan.mode == "offsets" else 0,
-        problems=_problems(table, plan, state, source_rows),
+        left_out_rows=left_out,
+        skipped_offsets=max(plan.source_rows - source_rows - left_out, 0) if plan.mode == "offsets" else 0,
+        problems=_problems(table, plan, state, source_rows + left_out),
     )
 
 
-def _digest_source(connection: duckdb.DuckDBPyConnection, reader: AnyReader, table: Table, plan: Plan) -> None:
-    """Fill `at_source`: 16 bytes of key and 16 of content per row, so that ten million fit into memory."""
+def _digest_source(connection: duckdb.DuckDBPyConnection, reader: AnyReader, table: Table, plan: Plan) -> int:
+    """Fill `at_source`: 16 bytes of key and 16 of content per row, so that ten million fit into memory.
+
+    Returns how many rows were left out, because they are not to land.
+    """
     treatment = Treatment(connection, table)
     connection.execute(
-        "create or replace temp table at_source (k uhugeint, v uhugeint, amount decimal(38, 4), fits boolean)"
+        "create or replace temp table at_source (k uhugeint, v uhugeint, amount decimal(38, 4), fits boolean, "
+        "gone boolean)"
     )
     for relation in reader.chunks(table, plan):
         connection.execute(f"""
             insert into at_source
-            select {_digest(table.key)}, {_digest(_columns(table))}, {_amount(table)}, reason is null
-            from ({kept_sql(connection, table, treatment.sql(relation, keep=False))})
+            select {_digest(table.key)}, {_digest(_columns(table))}, {_amount(table)}, reason is null, _gone
+            from ({marked_sql(connection, table, treatment.sql(relation, keep=False))})
         """)
+    (left_out,) = _row(connection, "delete from at_source where gone")
     if not table.is_document and not plan.unique_keys:  # of rows that share a key, none can be taken for the true one
         connection.execute("""
             update at_source set fits = false
             where k in (select k from at_source group by k having count(*) > 1)
         """)
+    return int(left_out)
 
 
 def _columns(table: Table) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from ingestion.compaction import fresh_id
 from ingestion.erasure import LEDGER
 from ingestion.lake import Lake, SealedLoad, write_part
 from ingestion.raw import raw_table_names
+from ingestion.retention import HELD
 from ingestion.schema import BOOKKEEPING, Table, all_tables, row_hash_sql
 from ingestion.versions import loads_sql
 from warehouse.core.errors import LoadIncomplete
@@ -67,6 +68,8 @@ def rekey(connection: duckdb.DuckDBPyConnection, lake: Lake, version: int, progr
     # who was erased is known there by tokens: under the old key they would come back
     for column in ("subject_token", "row_key_token"):
         _update(connection, LEDGER, {column: f"rekeyed({column})"}, version)
+    for column in ("party_token", "payment_token"):
+        _update(connection, HELD, {column: f"rekeyed({column})"}, version)
     connection.execute("commit")
     return Rekeyed(loads, lake_rows, raw, quarantined)
 

@@ -2,7 +2,8 @@
 
 Each table is built beside the one in use, in one transaction, and named after what it was built from; all are swapped
 in together, in one more. Killed anywhere, the raw tables are what they were, and the next replay takes up every table
-that was finished and is still true. What was erased stays out. The vault and the quarantine are not touched.
+that was finished and is still true. What was erased, or is older than its class allows, stays out. The vault and the
+quarantine are not touched.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ingestion.erasure import LEDGER, erased_sql, masked_sql
 from ingestion.lake import Lake, SealedLoad, sql_text
 from ingestion.load import drain_pending
 from ingestion.raw import column_list, create_raw_tables, raw_table_names
+from ingestion.retention import basis as retention_basis
 from ingestion.schema import SourceName, Table, all_tables, tables
 from ingestion.settling import settle
 from ingestion.versions import VERSION, keys_sql, last_sql, loads_sql
@@ -228,6 +230,7 @@ def _basis(connection: duckdb.DuckDBPyConnection, table: Table, loads: Sequence[
         since,
         before,
         list(ledger or ()),
+        retention_basis(connection, table),
         [(load.load_id, [file.sha256 for file in load.files]) for load in loads],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

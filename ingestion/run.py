@@ -322,7 +322,7 @@ def _land_table(
         target.add(relation)
     quarantine.hold_fitting(connection, table)
     if reconcile_keys and plan.mode == "incremental" and isinstance(reader, OltpReader):
-        target.compare_keys(reader.keys(table))
+        target.compare_keys(reader.keys(table, target.telling_columns))
         target.mark_deleted(accept=accept_deletes)
     if plan.mode == "compare":
         target.mark_deleted(accept=accept_deletes)

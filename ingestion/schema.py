@@ -97,7 +97,7 @@ BOOKKEEPING = (
 )
 """On every raw table: hash of what landed, soft delete, time of landing, our load."""
 
-_NO_SHAPE = frozenset({"known", "subject", "on_erasure", "erased"})
+_NO_SHAPE = frozenset({"known", "subject", "on_erasure", "erased", "retention"})
 """Keys of a pinned table that say nothing of the form in which it lands."""
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*\Z")
@@ -133,6 +133,20 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """How long rows of a table may be kept, and by what a legal hold keeps them longer."""
+
+    record_type: str
+    """Class of `seeds/retention_classes.csv`."""
+    age: str
+    """Landed column that tells how old a version of a row is."""
+    parties: tuple[str, ...] = ()
+    """Columns (paths) that name whom a row is about: a held customer, a held shop."""
+    payment: str | None = None
+    """Column (path) that names the payment it is about: that of somebody who is held."""
+
+
+@dataclass(frozen=True)
 class Table:
     """One source table, collection or topic, and the raw table it lands in."""
 
@@ -154,6 +168,8 @@ class Table:
     """What is erased stays without its personal values, instead of going."""
     erased: tuple[tuple[str, str | None], ...] = ()
     """Columns (paths) that point at the person, and the table of this source whose rows they name, if it is one."""
+    retention: Retention | None = None
+    """None: a row is kept while what it describes exists."""
     known: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Key of the document → the values that the models understand. Others land all the same, and are counted."""
     fingerprint: str = field(default="", compare=False)
@@ -270,9 +286,18 @@ def _table(spec: dict[str, Any], name: str, body: dict[str, Any]) -> Table:
         document=document,
         keeps_erased=body.get("on_erasure") == "keep",
         erased=tuple(body.get("erased", {}).items()),
+        retention=_retention(name, body.get("retention")),
         known=tuple((key, tuple(map(str, values))) for key, values in body.get("known", {}).items()),
         fingerprint=hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16],
     )
+
+
+def _retention(name: str, options: dict[str, Any] | None) -> Retention | None:
+    if options is None:
+        return None
+    _require(options.keys() <= {"class", "age", "parties", "payment"}, name, "has an unknown key in its retention")
+    _require({"class", "age"} <= options.keys(), name, "needs class and age in its retention")
+    return Retention(options["class"], options["age"], tuple(options.get("parties", ())), options.get("payment"))
 
 
 def _without_minimum(columns: Any) -> Any:

@@ -1,7 +1,9 @@
 """One database per role, holding what that role may see and nothing else.
 
 Made from the published copy by roles.yml and the classification, encrypted under a key of its own, swapped in whole.
-Hiding is not left to whoever opens it: a column that a role does not see is not in its file.
+Hiding is not left to whoever opens it: a column that a role does not see is not in its file. Nor is a customer under a
+legal hold (GDPR 18): their facts count, as those of the member `-1`, and no dimension has them. Devices and cards that
+only they have paid with go the same way.
 """
 
 from __future__ import annotations
@@ -24,11 +26,16 @@ from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.privacy.audit import record
+from warehouse.privacy.holds import restricted
+from warehouse.privacy.members import IDENTIFYING, without_person
 from warehouse.privacy.ocsf import Activity, Actor, Resource
+from warehouse.privacy.pseudonyms import subject_pseudonyms
 from warehouse.privacy.roles import ROLES_FILE, Policy, Relation, Role, load_policy, relations
 
 _NEW = "role_export"
 LOCK_SECONDS = 600
+UNKNOWN = "-1"
+"""The member that stands for whoever is not known."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def export_role(settings: Settings, name: str, progress: Progress = silent) -> E
         try:
             with open_published(settings, locked_down=False) as connection:
                 attach(connection, new, _NEW, file_key(settings, key_name(name)))
-                copy = _Copy(connection, policy, role)
+                copy = _Copy(connection, policy, role, _restrict(connection, settings))
                 for schema, table, columns in _published(connection):
                     progress(f"{name}: {schema}.{table}")
                     copy.table(known.get((schema, table), Relation(schema, table, {})), columns)
@@ -132,9 +139,36 @@ def export_configured(settings: Settings, progress: Progress = silent) -> list[E
     return [export_role(settings, name, progress) for name in settings.role_exports.split(",") if name]
 
 
+def remove_exports(settings: Settings) -> int:
+    """Delete every role's export; they are made again when they are asked for. Returns how many files went.
+
+    One that is being made is waited for: it may know less than the next one will.
+    """
+    folder = Home.of(settings).role_export("any").parent
+    removed = 0
+    for stem in sorted({path.name.partition(".")[0] for path in folder.glob("*.duckdb*")} if folder.is_dir() else ()):
+        with FileLock(folder / f"{stem}.lock", timeout=LOCK_SECONDS, mode=0o600):
+            (folder / f"{stem}.stamp").unlink(missing_ok=True)
+            for path in sorted(folder.glob(f"{stem}.duckdb*")):
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def renew_exports(settings: Settings, progress: Progress = silent) -> None:
+    """After a hold began or ended: no export may tell what was so before. Those of ROLE_EXPORTS are made at once.
+
+    Raises:
+        ConfigurationError, WarehouseError: one could not be made. The old ones are gone all the same.
+    """
+    remove_exports(settings)
+    if Home.of(settings).published.exists():
+        export_configured(settings, progress)
+
+
 @contextmanager
 def open_export(settings: Settings, name: str, progress: Progress = silent) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A role's export, made first when there is none or the published copy, roles or classes have changed since.
+    """A role's export, made first when there is none or the published copy, roles, classes or holds have changed since.
 
     Read-only and locked down: no file, network, setting or extension can be reached from SQL.
 
@@ -165,16 +199,22 @@ def key_name(role: str) -> str:
 class _Copy:
     """Copies what one role sees, table by table."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, policy: Policy, role: Role) -> None:
-        self._connection, self._policy, self._role = connection, policy, role
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, policy: Policy, role: Role, restricts: bool = False
+    ) -> None:
+        """`restricts`: whether the connection has the table of :func:`_restrict`."""
+        self._connection, self._policy, self._role, self._restricts = connection, policy, role, restricts
         self.rows: dict[str, int] = {}
         self.plain = self.masked = self.left_out = 0
 
     def table(self, relation: Relation, columns: Mapping[str, str]) -> None:
         """Copy the columns of one published table that the role sees; none: not the table either."""
         views = {column: self._policy.view(self._role, relation, column.lower()) for column in columns}
+        hidden = without_person(columns, _is_restricted, UNKNOWN) if self._restricts else {}
         shown = [
-            f'"{column}"' if view == "plain" else f'cast(null as {columns[column]}) as "{column}"'
+            f'{hidden.get(column, _quoted(column))} as "{column}"'
+            if view == "plain"
+            else f'cast(null as {columns[column]}) as "{column}"'
             for column, view in views.items()
             if view is not None
         ]
@@ -182,15 +222,70 @@ class _Copy:
         if not shown:
             return
         filter_ = self._role.rows.get(relation.qualified)
+        conditions = [f"({filter_.when})"] if filter_ else []
+        if hidden and relation.name.startswith("dim_"):
+            theirs = " or ".join(_is_restricted(name) for name in IDENTIFYING if name in columns)
+            conditions.append(f"not coalesce({theirs}, false)")
         original = f'{CATALOG}."{relation.schema}"."{relation.name}"'
         self._connection.execute(f'create schema if not exists {_NEW}."{relation.schema}"')
         created = self._connection.execute(
             f'create table {_NEW}."{relation.schema}"."{relation.name}" as '
-            f"select {', '.join(shown)} from {original} where {filter_.when if filter_ else 'true'}"
+            f"select {', '.join(shown)} from {original} where {' and '.join(conditions) or 'true'}"
         ).fetchone()
         self.rows[relation.qualified] = int(created[0]) if created else 0
         self.plain += sum(view == "plain" for view in views.values())
         self.masked += sum(view == "masked" for view in views.values())
+
+
+def _restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> bool:
+    """Make `restricted_identifier` of the published copy's restricted customers; False when there is none.
+
+    It holds their ids and keys, and those of devices and payment methods that nobody else has paid with.
+    """
+    pseudonyms = restricted(settings)
+    if not pseudonyms:
+        return False
+    pseudonym = subject_pseudonyms(settings)
+    tables = {f'{CATALOG}."{schema}"."{name}"': columns for schema, name, columns in _published(connection)}
+    customers = [place for place, columns in tables.items() if {"customer_id", "customer_key"} <= columns.keys()]
+    connection.execute("create or replace temp table restricted_identifier (identifier varchar)")
+    for place in customers:
+        ids = connection.execute(f"select distinct customer_id from {place} where customer_id is not null").fetchall()
+        found = [[name] for (name,) in ids if pseudonym(name) in pseudonyms]
+        if not found:
+            continue
+        connection.executemany("insert into restricted_identifier values (?)", found)
+        for key in ("customer_key", "customer_version_key"):
+            if key in tables[place]:
+                connection.execute(f"insert into restricted_identifier select {key} from {place} "
+                                   f"where {_is_restricted('customer_id')}")  # fmt: skip
+    for kind in ("device", "payment_method"):
+        key, name = f"{kind}_key", f"{kind}_id"
+        uses = " union all ".join(
+            f"select {key} as key, customer_key from {place}"
+            for place, columns in tables.items()
+            if {key, "customer_key"} <= columns.keys()
+        )
+        if not uses:
+            continue
+        connection.execute(f"""
+            insert into restricted_identifier
+            select key from ({uses}) where starts_with(key, '-') is false and starts_with(customer_key, '-') is false
+            group by key having bool_and({_is_restricted("customer_key")})
+        """)
+        for place, columns in tables.items():
+            if {key, name} <= columns.keys():
+                connection.execute(f"insert into restricted_identifier select {name} from {place} "
+                                   f"where {_is_restricted(key)}")  # fmt: skip
+    return True
+
+
+def _quoted(column: str) -> str:
+    return f'"{column}"'
+
+
+def _is_restricted(column: str) -> str:
+    return f'"{column}"::varchar in (select identifier from restricted_identifier)'
 
 
 def _published(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, dict[str, str]]]:
@@ -215,11 +310,12 @@ def _manifest(settings: Settings) -> dict[str, Any]:
 
 
 def _stamp(settings: Settings) -> str:
-    """Changes with the published copy, the roles and the classes."""
+    """Changes with the published copy, the roles, the classes and who is restricted."""
     home = Home.of(settings)
     if not home.published.exists():
         raise ConfigurationError("nothing has been published yet", todo="run `make refresh` first")
     state = home.published.stat()
     classes = [(relation.qualified, sorted(relation.columns.items())) for relation in classified(settings)]
-    roles = hashlib.sha256(ROLES_FILE.read_bytes() + repr(classes).encode()).hexdigest()
+    held = sorted(restricted(settings))
+    roles = hashlib.sha256(ROLES_FILE.read_bytes() + repr((classes, held)).encode()).hexdigest()
     return f"{state.st_mtime_ns} {state.st_ino} {roles}"

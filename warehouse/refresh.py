@@ -26,6 +26,7 @@ from warehouse.exports import export_configured
 from warehouse.privacy import access_audit
 from warehouse.publish import publish
 from warehouse.report import RunReport, store_steps
+from warehouse.retention import rewrite_if_due
 from warehouse.site import build_site
 
 _SOURCE_OF: dict[str, SourceName] = {"postgres": "oltp", "mongodb": "mongodb", "kafka": "stream"}
@@ -131,6 +132,8 @@ def _build(settings: Settings, detail: dict[str, Any], *, landed_rows: int, full
         result = run_dbt(settings, ["build", *(["--full-refresh"] if full else [])], progress=progress)
         classification = classify_compiled(settings)
         classification.demand()
+        if rewrite_if_due(settings):
+            progress("the warehouse's file was written anew, without what retention dropped")
         detail["classified_columns"] = classification.columns
         state_file.write_text(json.dumps(state))
     detail.update(result.counts)

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ingestion.schema import PLAIN_CLASSES, Leaf, Node, Table, all_tables
-from warehouse.core.database import open_warehouse
-from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.privacy.roles import load_policy
-
-RETENTION_SEED = PROJECT_ROOT / "seeds" / "retention_classes.csv"
-RECORD_TYPES = {
-    "raw_oltp.transaction": "payments",
-    "raw_mongodb.transactions": "payments",
-    "raw_stream.payments_transactions": "payments",
-    "raw_mongodb.customer_feedback": "feedback",
-    "raw_mongodb.user_interactions": "interactions",
-    "raw_mongodb.error_logs": "errors",
-}
-"""Raw table → class of `seeds/retention_classes.csv`; any other is kept while its entity exists."""
+from warehouse.retention import retention_classes
 
 _PURPOSES = {
     "payments": "carrying out, settling and accounting for payments",
@@ -29,18 +16,7 @@ _PURPOSES = {
     "errors": "operating the services",
     None: "keeping the customers, shops and instruments that payments name",
 }
-_AGES = {"oltp": "updated_at", "mongodb": "cursor_at", "stream": "produced_at"}
-"""Source → column that tells how old a row is."""
 _SUBJECTS = {"customer_id": "customers", "merchant_id": "shops and their owners", "entity_id": "customers and shops"}
-
-
-@dataclass(frozen=True)
-class RetentionClass:
-    """How long a kind of record may be kept, and why."""
-
-    record_type: str
-    months: int
-    basis: str
 
 
 @dataclass(frozen=True)
@@ -63,16 +39,6 @@ class Activity:
         return asdict(self)
 
 
-def retention_classes() -> dict[str, RetentionClass]:
-    """The seed, by record type."""
-    with RETENTION_SEED.open(encoding="utf-8", newline="") as file:
-        rows = [
-            RetentionClass(row["record_type"], int(row["retention_months"]), row["basis"])
-            for row in csv.DictReader(file)
-        ]
-    return {row.record_type: row for row in rows}
-
-
 def register() -> list[Activity]:
     """Every source table that holds anything of a person."""
     classes = retention_classes()
@@ -85,7 +51,7 @@ def register() -> list[Activity]:
         personal = tuple(path for path, leaf in leaves if leaf.data_class not in PLAIN_CLASSES)
         if not personal and table.subject is None:
             continue
-        kind = RECORD_TYPES.get(table.qualified)
+        kind = table.retention.record_type if table.retention else None
         kept = classes.get(kind) if kind else None
         found.append(
             Activity(
@@ -101,32 +67,6 @@ def register() -> list[Activity]:
                 recipients=recipients,
             )
         )
-    return found
-
-
-def overdue(settings: Settings) -> list[dict[str, Any]]:
-    """Table by table: its retention class and how many of its rows are older than that."""
-    classes = retention_classes()
-    found = []
-    with open_warehouse(settings, read_only=True) as connection:
-        for table in all_tables():
-            kind = RECORD_TYPES.get(table.qualified)
-            if kind is None:
-                continue
-            kept = classes[kind]
-            row = connection.execute(
-                f"select count(*) from {CATALOG}.{table.qualified} "
-                f"where {_AGES[table.source]} < now() - interval '{kept.months} months'"
-            ).fetchone()
-            found.append(
-                {
-                    "record_type": kind,
-                    "table": table.qualified,
-                    "months": kept.months,
-                    "basis": kept.basis,
-                    "overdue": int(row[0]) if row else 0,
-                }
-            )
     return found
 
 

@@ -168,13 +168,14 @@ def hold_add(
     role: Role = "compliance_officer",
     json_: Json = False,
 ) -> None:
-    """Restrict a subject: not revealed, not exported, not erased until the hold ends."""
+    """Restrict a subject: not revealed, exported or erased, and in no role's export, until the hold ends."""
     with console.errors(json_):
         from warehouse.privacy.holds import add_hold
 
         settings = ready_settings()
         with _authorised(settings, Activity.HOLD, subject, role, "hold", ticket, code):
             hold = add_hold(settings, subject, reason, ticket)
+            _renew_exports(settings, quiet=json_)
         console.print_json(vars(hold)) if json_ else console.out.print(f"{hold.subject} is held: {hold.reason}")
 
 
@@ -194,6 +195,8 @@ def hold_release(
         settings = ready_settings()
         with _authorised(settings, Activity.HOLD, subject, role, "hold", ticket, code):
             due = release_hold(settings, subject, reason, ticket)
+            if not due:  # an erasure makes them anew, too
+                _renew_exports(settings, quiet=json_)
         receipt = None
         if due:
             with _about(settings, Activity.ERASE, subject, role, ERASURE_KEYS):
@@ -237,17 +240,55 @@ def register(
             console.out.print(register_markdown(), markup=False, highlight=False, soft_wrap=True)
 
 
-def retention(json_: Json = False) -> None:
-    """How long each kind of record may be kept, and how many rows are older. Nothing is deleted by this."""
+def retention(
+    apply: Annotated[bool, typer.Option("--apply", help="Drop what is older, for good, from everything here.")] = False,
+    json_: Json = False,
+) -> None:
+    """How long each kind of record may be kept, and how many rows are older. Nothing is dropped without --apply."""
     with console.errors(json_):
-        from warehouse.register import overdue
+        if apply:
+            _apply_retention(json_)
+            return
+        from warehouse.retention import overdue
 
         found = overdue(ready_settings())
         if json_:
             console.print_json({"classes": found})
         else:
-            rows = [(row["record_type"], row["table"], row["months"], row["basis"], row["overdue"]) for row in found]
-            console.print_table(None, ("class", "table", "months", "basis", "rows overdue"), rows)
+            columns = ("record_type", "table", "months", "basis", "overdue", "undated", "applied_to")
+            headings = ("class", "table", "months", "basis", "rows overdue", "rows without a date", "applied to")
+            console.print_table(None, headings, [tuple(row[name] for name in columns) for row in found])
+
+
+def _apply_retention(json_: bool) -> None:
+    from warehouse.core.locks import writer_lock
+    from warehouse.retention import apply_retention
+
+    settings = ready_settings()
+    with (
+        audited(settings, Activity.RETENTION, keys=("warehouse", "lake", "vault", TOKEN_KEY), announce=True) as trail,
+        writer_lock(settings, "privacy retention"),
+        console.progress(quiet=json_) as progress,
+    ):
+        done = apply_retention(settings, progress)
+        trail.rows = done.total
+        trail.resources += [Resource("table", item.table) for item in done.tables if item.total]
+    if json_:
+        console.print_json(done.to_dict())
+        return
+    headings = ("table", "class", "older than", "rows", "history", "loads", "in the lake", "vault values", "held")
+    console.print_table("dropped", headings, [tuple(vars(item).values()) for item in done.tables])
+    if done.total:
+        console.out.print("models, published copy and exports are made without it by the next `warehouse refresh`")
+    else:
+        console.out.print("nothing was older than its class allows")
+
+
+def _renew_exports(settings: Settings, *, quiet: bool) -> None:
+    from warehouse.exports import renew_exports
+
+    with console.progress(quiet=quiet) as progress:
+        renew_exports(settings, progress)
 
 
 def _erased(settings: Settings, subject: str, ticket: str, *, quiet: bool) -> Receipt:

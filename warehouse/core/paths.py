@@ -44,6 +44,11 @@ class Home:
         return self.root / "vault" / "vault.duckdb"
 
     @property
+    def restricted(self) -> Path:
+        """Pseudonyms of who is under a legal hold, for the role exports: read where the vault is not opened."""
+        return self.vault.parent / "restricted.json"
+
+    @property
     def lake(self) -> Path:
         """Every landed version, encrypted Parquet: <source>/<table>/<load_id>/."""
         return self.root / "lake"
@@ -122,6 +127,11 @@ class Home:
     def build_state(self) -> Path:
         """Which data and which models the last successful build was of."""
         return self.root / "build_state.json"
+
+    @property
+    def rewrite_due(self) -> Path:
+        """There while the models may still hold, in their tables or in the room they left, what retention dropped."""
+        return self.root / "rewrite_due"
 
     @property
     def lock(self) -> Path:

@@ -58,6 +58,25 @@ def rewrite(settings: Settings, path: Path, key: str, *, alias: str = OLD, copy:
         _remove(new)
 
 
+def copy_tables(
+    connection: duckdb.DuckDBPyConnection, alias: str, select: Callable[[str, str], str]
+) -> tuple[int, int]:
+    """Fill the database `NEW` with the tables of `alias`, each with the rows of `select(schema, table)`, SQL.
+
+    Views come along as they are. Returns how many tables were copied and how many rows were left out.
+    """
+    connection.execute(f"copy from database {alias} to {NEW} (schema)")
+    tables = connection.execute(
+        "select schema_name, table_name from duckdb_tables() where database_name = $name order by all", {"name": alias}
+    ).fetchall()
+    left_out = 0
+    for schema, table in tables:
+        before = connection.execute(f'select count(*) from {alias}."{schema}"."{table}"').fetchone()
+        after = connection.execute(f'insert into {NEW}."{schema}"."{table}" {select(schema, table)}').fetchone()
+        left_out += (before or (0,))[0] - (after or (0,))[0]
+    return len(tables), left_out
+
+
 def _remove(new: Path) -> None:
     new.unlink(missing_ok=True)
     new.with_name(new.name + ".wal").unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from warehouse.dbt import run_dbt
 from warehouse.erasure.plan import Plan, mark_done, open_plan
 from warehouse.erasure.receipt import Receipt, all_receipts, receipts_of, save_receipt
 from warehouse.erasure.warehouse_file import LEDGER_NOW, erase_from_warehouse, fill_ledger_now, ledger_entries
-from warehouse.exports import export_configured
+from warehouse.exports import export_configured, remove_exports
 from warehouse.privacy.holds import demand_no_hold, settle_request
 from warehouse.privacy.pseudonyms import subject_pseudonym
 from warehouse.privacy.scan import ScanReport
@@ -175,15 +175,8 @@ def rebuild_reports(settings: Settings, plan: Plan) -> dict[str, int]:
 
 def publish_again(settings: Settings, plan: Plan) -> dict[str, int]:
     """Readers get a copy without them; every role's export is made from it, now or when it is asked for."""
-    home = Home.of(settings)
-    exports = home.role_export("any").parent
-    removed = 0
-    for old in sorted(exports.glob("*.duckdb*")) if exports.is_dir() else ():
-        old.unlink()
-        removed += 1
-    for old in sorted(exports.glob("*.stamp")) if exports.is_dir() else ():
-        old.unlink()
-    if not home.published.exists():
+    removed = remove_exports(settings)
+    if not Home.of(settings).published.exists():
         return {"tables": 0, "exports_removed": removed}
     published = publish(settings)
     export_configured(settings)

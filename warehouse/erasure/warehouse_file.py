@@ -14,23 +14,16 @@ import duckdb
 from ingestion.erasure import ERASED, erased_sql, masked_sql
 from warehouse.core.keys import warehouse_key
 from warehouse.core.paths import Home
-from warehouse.core.rewrite import NEW, rewrite
+from warehouse.core.rewrite import copy_tables, rewrite
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.erasure.plan import Plan, pinned_raw
+from warehouse.privacy.members import IDENTIFYING, without_person
 
 LEDGER_NOW = "erasing"
 """What is being erased, in plain text, for the connection that does it: a temporary ledger."""
-IDENTIFYING = (
-    "customer_id", "customer_key", "customer_version_key", "entity_id", "subject_id", "source_id", "canonical_id",
-    "device_id", "device_key", "payment_method_id", "payment_method_key", "session_id",
-)  # fmt: skip
-"""Columns that may point at a person."""
-_OF_THE_PERSON = IDENTIFYING[:7]
 _OF_A_PAYMENT = frozenset({"transaction_id", "transaction_key"})
 _OWN_EVENTS = re.compile(r"feedback|interaction|machine_learning")
 """Tables of what a person did or is taken for: their rows go, payment or not."""
-_PERSONAL = re.compile(r"(_token|_network|_degree|^email_domain|_prefix)$")
-"""Columns that hold what is left of a personal value."""
 
 
 def erase_from_warehouse(settings: Settings, plan: Plan) -> dict[str, int]:
@@ -66,18 +59,7 @@ class _Copy:
 
     def __call__(self, connection: duckdb.DuckDBPyConnection) -> None:
         fill_ledger_now(connection, self._plan)
-        edits = Edits(connection, self._plan)
-        connection.execute(f"copy from database {CATALOG} to {NEW} (schema)")
-        tables = connection.execute(
-            "select schema_name, table_name from duckdb_tables() where database_name = $name order by all",
-            {"name": CATALOG},
-        ).fetchall()
-        for schema, table in tables:
-            before = connection.execute(f'select count(*) from {CATALOG}."{schema}"."{table}"').fetchone()
-            select = edits.select(schema, table)
-            after = connection.execute(f'insert into {NEW}."{schema}"."{table}" {select}').fetchone()
-            self.removed += (before or (0,))[0] - (after or (0,))[0]
-            self.tables += 1
+        self.tables, self.removed = copy_tables(connection, CATALOG, Edits(connection, self._plan).select)
 
 
 class Edits:
@@ -117,19 +99,9 @@ class Edits:
         mine = f"({' or '.join(_is_erased(name) for name in pointing)})"
         if not _OF_A_PAYMENT.intersection(columns) or _OWN_EVENTS.search(table):
             return f"select * from {original} where not coalesce({mine}, false)"
-        return self._kept(original, columns, pointing)
-
-    def _kept(self, original: str, columns: list[str], pointing: list[str]) -> str:
-        person = " or ".join(_is_erased(name) for name in pointing if name in _OF_THE_PERSON) or "false"
-        shown = [
-            f"if(\"{name}\" not in ('-1', '-2') and (coalesce({person}, false) or {_is_erased(name)}), "
-            f'\'{ERASED}\', "{name}") as "{name}"'
-            for name in pointing
-        ]
-        shown += [
-            f'if(coalesce({person}, false), null, "{name}") as "{name}"' for name in columns if _PERSONAL.search(name)
-        ]
-        return f"select * replace ({', '.join(shown)}) from {original}"
+        replaced = without_person(columns, _is_erased, ERASED)
+        shown = ", ".join(f'{sql} as "{name}"' for name, sql in replaced.items())
+        return f"select * replace ({shown}) from {original}"
 
 
 def _is_erased(column: str) -> str:

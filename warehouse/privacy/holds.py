@@ -1,16 +1,21 @@
 """Legal holds: whose records the law keeps (GDPR 17(3)(b)), and who are therefore restricted (18).
 
-A held subject is not revealed and not exported. An erasure that was asked for meanwhile is noted, and due when the last
-hold is released. Holds lie in the vault, beside what they protect.
+A held subject is not revealed and not exported, nor named in a role's export. An erasure that was asked for meanwhile
+is noted, and due when the last hold is released. Holds lie in the vault, beside what they protect; who is restricted
+stands beside it, as pseudonyms, so that an export can be made while something else holds the vault.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 
 from warehouse.core.errors import ConfigurationError, WarehouseError
+from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
 from warehouse.privacy.authorisation import checked_ticket
+from warehouse.privacy.pseudonyms import subject_pseudonyms
 from warehouse.privacy.subjects import checked_subject
 from warehouse.privacy.vault import ALIAS, open_vault
 
@@ -43,6 +48,7 @@ def add_hold(settings: Settings, subject: str, reason: str, ticket: str) -> Hold
     checked_ticket(ticket)
     if any(hold.reason == reason for hold in holds(settings, canonical)):
         raise ConfigurationError("the subject is already held for this reason", todo="`warehouse privacy hold list`")
+    _note_restricted(settings, held_subjects(settings) | {canonical})  # first: killed here, one too many is restricted
     _insert(settings, canonical, ticket, reason)
     return next(hold for hold in holds(settings, canonical) if hold.reason == reason)
 
@@ -63,6 +69,7 @@ def release_hold(settings: Settings, subject: str, reason: str, ticket: str) -> 
             "where subject = $1 and reason = $2 and released_at is null",
             [canonical, reason],
         )
+    _note_restricted(settings, held_subjects(settings))
     left = {hold.reason for hold in holds(settings, canonical)}
     return left == {DUE}
 
@@ -76,6 +83,28 @@ def holds(settings: Settings, subject: str | None = None) -> list[Hold]:
             [subject],
         ).fetchall()
     return [Hold(*row) for row in rows]
+
+
+def held_subjects(settings: Settings) -> frozenset[str]:
+    """Who is restricted now, by canonical id: a note that an erasure waits restricts nobody.
+
+    Raises ConfigurationError when there is no vault yet.
+    """
+    return frozenset(hold.subject for hold in holds(settings) if hold.reason != DUE)
+
+
+def restricted(settings: Settings) -> frozenset[str]:
+    """Pseudonyms of who is restricted, without opening the vault where it can be helped.
+
+    Raises:
+        AlreadyRunning: they were not noted yet, and another process holds the vault.
+    """
+    try:
+        return frozenset(json.loads(Home.of(settings).restricted.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        if not Home.of(settings).vault.exists():
+            return frozenset()
+        return _note_restricted(settings, held_subjects(settings))
 
 
 def demand_no_hold(settings: Settings, canonical: str, *, wants_erasure: bool = False) -> None:
@@ -103,3 +132,18 @@ def settle_request(settings: Settings, canonical: str) -> None:
 def _insert(settings: Settings, canonical: str, ticket: str, reason: str) -> None:
     with open_vault(settings, read_only=False) as vault:
         vault.execute(f"insert into {ALIAS}.main.hold values ($1, $2, $3, now(), null)", [canonical, ticket, reason])
+
+
+def _note_restricted(settings: Settings, subjects: frozenset[str]) -> frozenset[str]:
+    """Write down who is restricted, whole or not at all; returns their pseudonyms."""
+    found = frozenset(map(subject_pseudonyms(settings), subjects))
+    path = Home.of(settings).restricted
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(sorted(found), file)
+        file.flush()
+        os.fsync(descriptor)
+    new.replace(path)
+    return found

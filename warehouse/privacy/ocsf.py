@@ -47,6 +47,7 @@ class Activity(Enum):
     HOUSEKEEPING = ("housekeeping", DATASTORE, 7)
     REVEAL = ("reveal", DATASTORE, 1)
     ERASE = ("erase", DATASTORE, 7)
+    RETENTION = ("retention", DATASTORE, 7)
     HOLD = ("hold", ENTITY, 3)
     ENROL = ("enrol", ACCOUNT_CHANGE, 1)
     KEY_USE = ("key_use", DATASTORE, 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Callable
 
 from warehouse.core.keys import file_key
 from warehouse.core.settings import Settings
@@ -15,9 +16,18 @@ _LETTERS = "abcdefghijklmnop"
 
 def subject_pseudonym(settings: Settings, subject: str) -> str:
     """`subject-…`: an HMAC under a key derived from the audit key. A canary, being nobody, is named as it is."""
-    if subject.lower().startswith("canary"):
-        return subject
+    return subject_pseudonyms(settings)(subject)
+
+
+def subject_pseudonyms(settings: Settings) -> Callable[[str], str]:
+    """The same for many subjects: the key is read once."""
     seed = base64.b64decode(file_key(settings, "audit"))
     key = hmac.digest(seed, b"warehouse audit subject v1", "sha256")
-    digest = hmac.digest(key, canonical_subject(subject).encode(), "sha256")[:16]
-    return "subject-" + "".join(_LETTERS[byte >> 4] + _LETTERS[byte & 15] for byte in digest)
+
+    def pseudonym(subject: str) -> str:
+        if subject.lower().startswith("canary"):
+            return subject
+        digest = hmac.digest(key, canonical_subject(subject).encode(), "sha256")[:16]
+        return "subject-" + "".join(_LETTERS[byte >> 4] + _LETTERS[byte & 15] for byte in digest)
+
+    return pseudonym

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -172,9 +172,10 @@ class OltpReader:
             conditions = " and ".join(filter(None, (where, blocks)))
             yield f"select * from {_query(f'select {projected} from {_qualified(table)} where {conditions}')}"
 
-    def keys(self, table: Table) -> str:
-        """A relation of every key of the table in the snapshot, as it lands."""
-        keys = [leaf for leaf in table.columns if leaf.name in table.key]
+    def keys(self, table: Table, also: Collection[str] = ()) -> str:
+        """A relation of every key of the table in the snapshot, as it lands; with it, the plain columns of `also`."""
+        wanted = {*table.key, *also}
+        keys = [leaf for leaf in table.columns if leaf.name in wanted and leaf.data_class in PLAIN_CLASSES]
         landed = ", ".join(f'try_cast("{leaf.name}" as {leaf.sql_type}) as "{leaf.name}"' for leaf in keys)
         return f"select {landed} from {self._origin(table)}"
 

@@ -13,7 +13,7 @@ OFFICE_HOURS = range(6, 20)
 WRITERS = frozenset(
     {
         "refresh", "ingest", "replay", "housekeeping", "reconcile", "scan",
-        "reveal", "erase", "export", "key_create", "key_rotate",
+        "reveal", "erase", "retention", "export", "key_create", "key_rotate",
     }
 )  # fmt: skip
 """Activities that have to open the vault or make tokens."""
