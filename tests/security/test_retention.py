@@ -36,6 +36,7 @@ from warehouse.privacy.holds import add_hold, release_hold
 from warehouse.privacy.matcher import Needle
 from warehouse.privacy.scan_home import scan_home
 from warehouse.privacy.subjects import canonical_subject
+from warehouse.privacy.tokens import install, token_key
 from warehouse.privacy.vault import open_vault, subject_entries
 from warehouse.retention import apply_retention, overdue
 
@@ -272,6 +273,7 @@ def test_neither_replay_nor_a_drop_nor_housekeeping_brings_it_back(landed: Setti
 def test_a_lake_that_still_holds_it_gives_none_of_it(landed: Settings) -> None:
     """Killed between the cutoffs and the lake, a replay and a compaction obey already."""
     with open_warehouse(landed, memory_limit=landed.memory_limit) as connection:
+        install(connection, token_key(landed))
         retention.record_cutoffs(connection, frozenset())
     replay(landed)
     found = present(landed, "PAYOLD1")
@@ -295,9 +297,18 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("step", ["record_cutoffs", "drop_from_lake", "replace_loads", "drop_from_warehouse",
-                                  "drop_from_vault", "rewrite"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        ("record_cutoffs", "after"),
+        ("replace_loads", "after"),
+        ("drop_from_lake", "before"),
+        ("drop_from_warehouse", "before"),
+        ("rewrite", "before"),
+        ("rewrite", "after"),
+        ("drop_from_vault", "before"),
+    ],
+)
 def test_killed_anywhere_the_same_call_finishes(
     landed: Settings, monkeypatch: pytest.MonkeyPatch, step: str, moment: str
 ) -> None:
@@ -319,9 +330,6 @@ def test_killed_anywhere_the_same_call_finishes(
     assert present(landed, "PAYNEW1") == EVERYWHERE
     assert not Home.of(landed).build_state.exists()
     assert Home.of(landed).rewrite_due.exists()
-    before = contents(landed)
-    replay(landed)
-    assert contents(landed) == before
 
 
 def test_what_a_killed_replay_left_goes_too(landed: Settings) -> None:
@@ -375,8 +383,10 @@ def test_a_hold_brings_nothing_back_that_was_dropped_before(landed: Settings) ->
 
 
 def test_a_newer_version_stays_when_an_older_one_goes(landed: Settings) -> None:
-    older = [("PAYNEW1", OTHER, OLDER)]
-    leave_drops(landed, older, "older")
+    leave_drops(landed, [("PAYNEW1", OTHER, OLDER)], "older")
+    for table in RETAINED:
+        if not table.history:  # of those, a version that lands later takes the place of the one before
+            shutil.rmtree(Home.of(landed).drops / table.source / table.name)
     ingest(landed, NOWHERE, run_id="older", sources=("files",))
     report = {item.table: item for item in apply_retention(landed).tables}
     assert report["raw_oltp.transaction"].history_rows == 3
