@@ -41,8 +41,8 @@ MARTS = (
     "update public.fct_sales set device_key = md5(transaction_id), payment_method_key = '-2'",
     "insert into public.fct_sales by name select * replace ('other' as transaction_key, md5('o') as customer_key) "
     "from public.fct_sales where transaction_id = 'TXN001'",
-    "create or replace table public.dim_device as select md5(id) as device_key, id as device_id, '10.0.0.0/16' as network"
-    " from (values ('TXN001'), ('TX1005')) as devices(id)",
+    "create or replace table public.dim_device as select md5(id) as device_key, id as device_id, '10.0.0.0/16' as "
+    "network from (values ('TXN001'), ('TX1005')) as devices(id)",
 )
 """Another customer, who has paid with the device `TXN001`, too; the device `TX1005` is the held one's alone."""
 TOTALS = "select currency_code, count(*), sum(amount) from public.fct_sales group by all order by all"

@@ -151,12 +151,15 @@ def test_who_was_erased_stays_erased(landed: Settings) -> None:
     with open_warehouse(landed) as connection:
         tokens.install(connection, tokens.token_key(landed))
         connection.execute(f"insert into raw_ops.erasure_ledger (subject_token, erased_at) values (({token}), now())")
+        connection.execute(f"insert into raw_ops.retention_held values ('oltp', 'x', ({token}), ({token}), null)")
     rotate(landed)
     with open_warehouse(landed) as connection:
         tokens.install(connection, tokens.token_key(landed))
         assert connection.execute(f"select subject_token = ({token}) from raw_ops.erasure_ledger").fetchall() == [
             (True,)
         ]
+        held = f"select party_token = ({token}), payment_token = ({token}) from raw_ops.retention_held"
+        assert connection.execute(held).fetchall() == [(True, True)], "nor is anybody's hold forgotten"
 
 
 def test_each_further_rotation_wraps_the_one_before(landed: Settings) -> None:

@@ -175,7 +175,7 @@ def hold_add(
         settings = ready_settings()
         with _authorised(settings, Activity.HOLD, subject, role, "hold", ticket, code):
             hold = add_hold(settings, subject, reason, ticket)
-            _renew_exports(settings, quiet=json_)
+        _renew_exports(settings, quiet=json_)
         console.print_json(vars(hold)) if json_ else console.out.print(f"{hold.subject} is held: {hold.reason}")
 
 
@@ -195,12 +195,12 @@ def hold_release(
         settings = ready_settings()
         with _authorised(settings, Activity.HOLD, subject, role, "hold", ticket, code):
             due = release_hold(settings, subject, reason, ticket)
-            if not due:  # an erasure makes them anew, too
-                _renew_exports(settings, quiet=json_)
         receipt = None
         if due:
             with _about(settings, Activity.ERASE, subject, role, ERASURE_KEYS):
                 receipt = _erased(settings, subject, ticket, quiet=json_)
+        else:  # an erasure makes them anew, too
+            _renew_exports(settings, quiet=json_)
         if json_:
             console.print_json({"released": reason, "erased": receipt.to_dict() if receipt else None})
         else:
