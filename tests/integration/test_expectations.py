@@ -193,7 +193,7 @@ def test_sound_warehouse_passes(sound: Sound) -> None:
         assert report.failed == ()
         assert report.success
         assert report.evaluated > 100
-    assert [report.suites for report in sound.reports] == [32, len(GRAINS)]
+    assert [report.suites for report in sound.reports] == [34, len(GRAINS)]
     assert any(line.startswith("raw_oltp.transaction ") for line in sound.progress)
     assert any(line.startswith("public.fct_sales ") for line in sound.progress)
 

@@ -470,14 +470,14 @@ def test_models_are_built_without_it(company: Settings, tmp_path: Path, monkeypa
     ((session,),) = query(settings, "select min(session_id) from public.fct_interaction")
     report = {item.table: item.rows for item in apply_retention(settings).tables}
     assert report["raw_mongodb.user_interactions"] > 0
-    assert run_landing(settings).failed == []
+    assert run_landing(settings).failed == ()
     run_dbt(settings, ["build", "--full-refresh", "--exclude-resource-type", "unit_test"])
     assert retention.rewrite_if_due(settings)
     assert not retention.rewrite_if_due(settings)
     for table in ("fct_feedback", "fct_interaction", "fct_error"):
         assert query(settings, f"select count(*) from public.{table}") == [(0,)]
     assert query(settings, facts) == totals
-    assert run_publishing(settings).failed == []
+    assert run_publishing(settings).failed == ()
     publish(settings)
     needles = [Needle("session", session)]
     found = scan_home(settings, needles, patterns=False, project=settings.warehouse_home / "none")
