@@ -190,6 +190,12 @@ def _left_behind(home: Home, settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "warning", "a publish was interrupted", "run `warehouse publish`: it starts over and removes the rest"
         )
+    if home.rewrite_due.exists():
+        yield Finding(
+            "warning",
+            "models may still hold rows that retention dropped",
+            "run `warehouse refresh`: it builds them anew",
+        )
     pending = [*home.dlt.glob("*/normalize/extracted/*/"), *home.dlt.glob("*/load/normalized/*/")]
     if pending:
         yield Finding(

@@ -249,6 +249,11 @@ def _restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> bool
     tables = {f'{CATALOG}."{schema}"."{name}"': columns for schema, name, columns in _published(connection)}
     customers = [place for place, columns in tables.items() if {"customer_id", "customer_key"} <= columns.keys()]
     connection.execute("create or replace temp table restricted_identifier (identifier varchar)")
+
+    def add(column: str, place: str, by: str) -> None:
+        theirs = f"select {column} from {place} where {_is_restricted(by)}"
+        connection.execute(f"insert into restricted_identifier {theirs}")
+
     for place in customers:
         ids = connection.execute(f"select distinct customer_id from {place} where customer_id is not null").fetchall()
         found = [[name] for (name,) in ids if pseudonym(name) in pseudonyms]
@@ -257,8 +262,7 @@ def _restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> bool
         connection.executemany("insert into restricted_identifier values (?)", found)
         for key in ("customer_key", "customer_version_key"):
             if key in tables[place]:
-                connection.execute(f"insert into restricted_identifier select {key} from {place} "
-                                   f"where {_is_restricted('customer_id')}")  # fmt: skip
+                add(key, place, "customer_id")
     for kind in ("device", "payment_method"):
         key, name = f"{kind}_key", f"{kind}_id"
         uses = " union all ".join(
@@ -275,8 +279,7 @@ def _restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> bool
         """)
         for place, columns in tables.items():
             if {key, name} <= columns.keys():
-                connection.execute(f"insert into restricted_identifier select {name} from {place} "
-                                   f"where {_is_restricted(key)}")  # fmt: skip
+                add(name, place, key)
     return True
 
 
