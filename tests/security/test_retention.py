@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from bson import json_util
@@ -25,14 +26,15 @@ from ingestion.schema import all_tables, tables
 from ingestion.versions import loads_sql
 from tests.conftest import MakeSettings
 from tests.integration.landed_home import NOWHERE, drop, drop_reference, query
-from warehouse import retention
+from warehouse import refresh, retention
 from warehouse.cli import context
 from warehouse.cli.app import app
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError
 from warehouse.core.paths import Home
+from warehouse.core.progress import silent
 from warehouse.core.settings import Settings
-from warehouse.dbt import run_dbt
+from warehouse.dbt import DbtResult, run_dbt
 from warehouse.erasure import erase
 from warehouse.privacy.audit import tail
 from warehouse.privacy.holds import add_hold, release_hold
@@ -220,6 +222,23 @@ def test_the_files_are_written_anew(landed: Settings) -> None:
     before = [path.stat().st_ino for path in files]
     apply_retention(landed)
     assert all(path.stat().st_ino != old for path, old in zip(files, before, strict=True))
+
+
+def test_the_next_build_writes_the_warehouse_anew_once(landed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the models held of it is not left in the room of their old tables."""
+    apply_retention(landed)
+    built: list[str] = []
+    monkeypatch.setattr(refresh, "run_dbt", lambda *given, **_: built.append(" ".join(given[1])) or DbtResult("build"))
+    monkeypatch.setattr(refresh, "classify_compiled", lambda _: Mock())
+    path, before = Home.of(landed).warehouse, contents(landed)
+    files = [path.stat().st_ino]
+    for _ in range(2):
+        refresh._build(landed, {}, landed_rows=0, full=False, progress=silent)
+        files.append(path.stat().st_ino)
+    assert built[0] == "build --full-refresh"
+    assert files[0] != files[1] == files[2]
+    assert contents(landed) == before
+    assert not Home.of(landed).rewrite_due.exists()
 
 
 def test_a_second_time_there_is_nothing_to_do(landed: Settings) -> None:
