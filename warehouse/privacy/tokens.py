@@ -132,12 +132,10 @@ def install(connection: duckdb.DuckDBPyConnection, key: TokenKey) -> None:
     """Define `pseudonymise(domain, value)` on this connection, and what :func:`token_sql` names; give it its key."""
     for macro in _MACROS:
         connection.execute(macro)
-    _define_token(connection, key, "pseudonymise(domain, m)", "encode(domain || '|') || encode(canonical(domain, m))")
-    _define_token(
-        connection, key, "pseudonymise_text(domain, m)", f"encode(domain || '|') || encode({_CANONICAL_TEXT_SQL})"
-    )
+    _define_token(connection, key, "pseudonymise(domain, m)", "domain", "canonical(domain, m)")
+    _define_token(connection, key, "pseudonymise_text(domain, m)", "domain", _CANONICAL_TEXT_SQL)
     for domain, sql in _CANONICAL_SQL.items():
-        _define_token(connection, key, f"pseudonymise_{domain}(m)", f"encode('{domain}|') || encode({sql})")
+        _define_token(connection, key, f"pseudonymise_{domain}(m)", f"'{domain}'", sql)
 
 
 def token_sql(domain: str, value: str) -> str:
@@ -150,9 +148,11 @@ def token_sql(domain: str, value: str) -> str:
     return f"pseudonymise_text('{domain}', {value})"
 
 
-def _define_token(connection: duckdb.DuckDBPyConnection, key: TokenKey, signature: str, message: str) -> None:
+def _define_token(
+    connection: duckdb.DuckDBPyConnection, key: TokenKey, signature: str, domain: str, canonical_value: str
+) -> None:
     versions = _versions(key)
-    token = _hmac_sql(connection, 1, versions[0], message)
+    token = _hmac_sql(connection, 1, versions[0], f"encode({domain} || '|') || encode({canonical_value})")
     for version, newer in enumerate(versions[1:], start=2):
         token = _hmac_sql(connection, version, newer, f"encode('rekey|' || {token})")
     connection.execute(f"create or replace temp macro {signature} as ({token})")
