@@ -380,4 +380,4 @@ def test_role_exports_and_their_keys_go(landed: Settings) -> None:
 
 def test_no_other_key_can_be_rotated(landed: Settings) -> None:
     with pytest.raises(ConfigurationError, match="no key"):
-        renew(landed, "audit")
+        renew(landed, "token_v1")
