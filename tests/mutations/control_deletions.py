@@ -102,6 +102,12 @@ DELETIONS = (
     ),
     Deletion(
         "warehouse/rotation.py",
+        "        snapshot_rows = _rekey_snapshots(connection, version)\n",
+        "        snapshot_rows = 0\n",
+        (ROTATION, "-k", "nothing_lands_twice"),
+    ),
+    Deletion(
+        "warehouse/rotation.py",
         "if (broken := _broken(before, after)) or before.tokens != after.tokens:",
         "if (broken := 0) or False:",
         (ROTATION, "-k", "not_hidden"),
