@@ -90,7 +90,12 @@ DELETIONS = (
         "            when false\n",
         (BOUNDARY, ATTACKS, "-k", "smuggled or structure or shape or scalar"),
     ),
-    Deletion(TOKEN_CODE, "encode(domain || '|') || ", "", (TOKENS,)),
+    Deletion(
+        TOKEN_CODE,
+        '"pseudonymise(domain, m)", "encode(domain || \'|\') || ',
+        '"pseudonymise(domain, m)", "',
+        (TOKENS,),
+    ),
     Deletion(
         TOKEN_CODE,
         "when getvariable(name) is null then error('the token key is not set on this connection')::blob",
