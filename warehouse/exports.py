@@ -29,7 +29,7 @@ from warehouse.privacy.audit import record
 from warehouse.privacy.holds import restricted
 from warehouse.privacy.members import IDENTIFYING, without_person
 from warehouse.privacy.ocsf import Activity, Actor, Resource
-from warehouse.privacy.pseudonyms import subject_pseudonyms
+from warehouse.privacy.pseudonyms import pseudonymiser
 from warehouse.privacy.roles import ROLES_FILE, Policy, Relation, Role, load_policy, relations
 
 _NEW = "role_export"
@@ -245,7 +245,7 @@ def _restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> bool
     pseudonyms = restricted(settings)
     if not pseudonyms:
         return False
-    pseudonym = subject_pseudonyms(settings)
+    pseudonym = pseudonymiser(settings)
     tables = {f'{CATALOG}."{schema}"."{name}"': columns for schema, name, columns in _published(connection)}
     customers = [place for place, columns in tables.items() if {"customer_id", "customer_key"} <= columns.keys()]
     connection.execute("create or replace temp table restricted_identifier (identifier varchar)")

@@ -6,7 +6,11 @@
 | vault | the vault |
 | published | the published copy, made again from the warehouse |
 | lake | every sealed Parquet file, and the dropped files that were put aside |
+| audit | nothing: a record under the old key introduces the new one; receipts are signed anew |
 | role_… | the exports, made again when they are asked for |
+
+On S3 the store has the keys: there each object of the lake is written anew in its place, which gives it a data key of
+its own from the store's key of now. What lies on disk under the lake's key, too, gets a new one of ours.
 
 The new file is complete before it takes the place of the old one, and the old key goes last: killed anywhere, running
 the same command again ends it, and until then nothing else that writes runs. What was copied elsewhere before (a
@@ -15,6 +19,7 @@ backup, a stolen file) still opens with the old key: that is what to think of wh
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +28,7 @@ from typing import Any
 import duckdb
 
 from ingestion.compaction import settle_all
-from ingestion.lake import Lake, LakePath, parts_sql, write_part
+from ingestion.lake import Lake, LakePath, SealedLoad, parts_sql, write_part
 from ingestion.schema import all_tables
 from ingestion.sources.files.drops import ASIDE, SEALED, drops_folder
 from warehouse.core.database import attach, blank_connection, open_warehouse
@@ -37,13 +42,18 @@ from warehouse.core.keys import (
     rotated_warehouse_key,
     warehouse_key,
 )
+from warehouse.core.objects import ObjectPath
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import PROJECT_ROOT, Settings
+from warehouse.erasure.receipt import all_receipts, sign_receipts_anew
+from warehouse.privacy.audit import end_old_key, introduce_key
+from warehouse.privacy.ocsf import Actor
+from warehouse.privacy.pseudonyms import retire_pseudonym_key
 from warehouse.privacy.vault import wrap_keys_anew
 from warehouse.publish import publish
 
-NAMES = ("warehouse", "vault", "published", "lake", "roles")
+NAMES = ("warehouse", "vault", "published", "lake", "audit", "roles")
 """What can be rotated here; pseudonyms have a command of their own."""
 
 _NEW_LAKE_KEY = "lake_new"
@@ -84,6 +94,8 @@ def rotate_file_key(
             return _published(settings, progress)
         case "lake":
             return _lake(settings, progress)
+        case "audit":
+            return _audit(settings)
         case "roles":
             return _roles(home)
         case _:
@@ -174,39 +186,58 @@ def _roles(home: Home) -> Rotated:
     return Rotated("roles", len(keys), 0)
 
 
+def _audit(settings: Settings) -> Rotated:
+    """The key that signs: the log goes on under the new one, and whoever has the old one can sign nothing more."""
+    all_receipts(settings)  # one that cannot be signed anew is told before anything changes
+    introduce_key(settings, actor=Actor.current())
+    retire_pseudonym_key(settings)
+    receipts = sign_receipts_anew(settings)
+    end_old_key(settings)
+    return Rotated("audit", len(receipts), sum(path.stat().st_size for path in receipts))
+
+
 def _lake(settings: Settings, progress: Progress) -> Rotated:
-    if settings.lake_uri and settings.lake_uri.startswith("s3:"):
-        raise ConfigurationError(
-            "a lake on S3 lies under the store's own encryption, not under this key",
-            todo="rotate the store's key, for example that of AWS KMS",
-        )
     new = begin_rotation(settings, "lake")
-    lake = Lake(settings)
-    files = size = 0
+    mark = hashlib.sha256(b"lake rotation|" + new.encode()).hexdigest()[:16]
+    lake, aside = Lake(settings), drops_folder(settings) / ASIDE
+    written: list[LakePath] = []
     with open_warehouse(settings, memory_limit=settings.memory_limit) as connection:
         connection.execute(f"pragma add_parquet_key('{_NEW_LAKE_KEY}', '{new}')")
         settle_all(connection, settings, lake, progress)
         for table in all_tables():
             for load in lake.sealed_loads(table.source, table.name):
                 folder = lake.load_folder(table.source, table.name, load.load_id)
-                _drop_leftovers(folder, {file.path.name for file in load.files})
-                rewritten: dict[str, LakePath] = {}
-                for file in load.files:
-                    if not _readable(connection, file.path, _NEW_LAKE_KEY):
-                        rewritten[file.path.name] = _rewrite(connection, file.path, file.rows)
-                if rewritten:
+                files = _in_store(folder, mark) if isinstance(folder, ObjectPath) else _on_disk(connection, lake, load)
+                if files:
                     progress(f"lake: {table.qualified}, {load.load_id}")
-                    lake.reseal(load, rewritten)
-                    files += len(rewritten)
-                    size += sum(path.stat().st_size for path in rewritten.values())
-        aside = drops_folder(settings)
-        for path in sorted(aside.glob(f"{ASIDE}/**/*{SEALED}")) if isinstance(aside, Path) else ():
-            if not _readable(connection, path, _NEW_LAKE_KEY):
-                new_path = _rewrite(connection, path, None)
-                new_path.replace(path)
-                files, size = files + 1, size + path.stat().st_size
+                    written += files
+        if isinstance(aside, ObjectPath):
+            written += _in_store(aside, mark)
+        else:
+            for path in sorted(aside.glob(f"**/*{SEALED}")):
+                if not _readable(connection, path, _NEW_LAKE_KEY):
+                    _rewrite(connection, path, None).replace(path)
+                    written.append(path)
     end_rotation(settings, "lake")
-    return Rotated("lake", files, size)
+    return Rotated("lake", len(written), sum(path.stat().st_size for path in written))
+
+
+def _in_store(folder: ObjectPath, mark: str) -> list[LakePath]:
+    """Every object below, written anew by the store. It holds what it held: a seal vouches for it as before."""
+    return [path for path in folder.files() if path.rewrite(mark)]
+
+
+def _on_disk(connection: duckdb.DuckDBPyConnection, lake: Lake, load: SealedLoad) -> list[LakePath]:
+    """The files of a load that open with the old key, written anew under the new one."""
+    _drop_leftovers(lake.load_folder(load.source, load.table, load.load_id), {file.path.name for file in load.files})
+    rewritten: dict[str, LakePath] = {
+        file.path.name: _rewrite(connection, file.path, file.rows)
+        for file in load.files
+        if not _readable(connection, file.path, _NEW_LAKE_KEY)
+    }
+    if rewritten:
+        lake.reseal(load, rewritten)
+    return list(rewritten.values())
 
 
 def _readable(connection: duckdb.DuckDBPyConnection, path: LakePath, key: str) -> bool:
@@ -219,7 +250,7 @@ def _readable(connection: duckdb.DuckDBPyConnection, path: LakePath, key: str) -
 
 def _rewrite(connection: duckdb.DuckDBPyConnection, path: LakePath, rows: int | None) -> Path:
     if not isinstance(path, Path):
-        raise TypeError("a lake on S3 is not rewritten")
+        raise TypeError("the store rewrites its objects itself")
     stem = path.name.removesuffix(".parquet").removesuffix(_REWRITTEN.removesuffix(".parquet"))
     new = path.with_name(stem + (_REWRITTEN if not path.name.endswith(_REWRITTEN) else ".parquet"))
     written = write_part(connection, f"select * from {parts_sql([path])}", new, _NEW_LAKE_KEY)

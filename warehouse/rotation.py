@@ -1,6 +1,7 @@
 """A new key for pseudonyms, without a broken join: `warehouse privacy rotate-token-key`.
 
-Every token of the version before is wrapped under the new key, wherever it lies: lake, raw tables, quarantine, vault.
+Every token of the version before is wrapped under the new key, wherever it lies and cannot be made again: lake, raw
+tables, quarantine, vault, dbt's snapshots (a state that only looks new because of its tokens would be a new version).
 No value is needed, so card numbers and undeclared keys, which are kept nowhere, go on joining too. Then the models, the
 published copy and the role exports are made anew. The key becomes current last: killed anywhere, the rotation is taken
 up by running it again, and until then nothing else that writes runs.
@@ -31,11 +32,14 @@ from warehouse.core.errors import ConfigurationError, LoadIncomplete
 from warehouse.core.keys import PENDING, TOKEN_KEY, begin_rotation, end_rotation, file_key
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
-from warehouse.core.settings import Settings
+from warehouse.core.settings import CATALOG, Settings
 from warehouse.dbt import run_dbt
 from warehouse.exports import export_configured
 from warehouse.privacy import tokens, vault
 from warehouse.publish import publish
+
+_SNAPSHOTS = "snapshots"
+"""The schema of dbt's snapshots: what was can be seen nowhere else, so no build makes it anew."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Receipt:
     """Pairs of places whose matches are not as many as before."""
     rewritten: Rekeyed
     vault_rows: int
+    snapshot_rows: int
     rebuilt: bool
     """Whether models, published copy and exports were made anew (they are not where nothing was built before)."""
     path: Path
@@ -106,6 +111,7 @@ def rotate_token_key(settings: Settings, progress: Progress = silent) -> Receipt
         broken=_broken(before, after),
         rewritten=Rekeyed(**facts["rewritten"]),
         vault_rows=facts["vault_rows"],
+        snapshot_rows=facts["snapshot_rows"],
         rebuilt=rebuilt,
         path=Home.of(settings).receipts / f"{facts['key']}.json",
     )
@@ -133,6 +139,7 @@ def _move(settings: Settings, old: tuple[bytes, ...], progress: Progress) -> Non
         rewritten = rekey(connection, lake, version, progress)
         progress("vault")
         vault_rows = _rekey_vault(connection, version)
+        snapshot_rows = _rekey_snapshots(connection, version)
         progress("counting what is joined")
         after = count_joins(connection, lake)
         _demand_none_left(connection, version - 1)
@@ -143,7 +150,8 @@ def _move(settings: Settings, old: tuple[bytes, ...], progress: Progress) -> Non
             kept="both keys and everything under one of them; nothing else runs until this is mended",
             todo="restore the last backup of WAREHOUSE_HOME, keys included",
         )
-    _write(state, facts | {"after": vars(after), "rewritten": vars(rewritten), "vault_rows": vault_rows})
+    moved = {"rewritten": vars(rewritten), "vault_rows": vault_rows, "snapshot_rows": snapshot_rows}
+    _write(state, facts | {"after": vars(after)} | moved)
     end_rotation(settings, name)
 
 
@@ -157,7 +165,7 @@ def _state(settings: Settings, version: int) -> Path:
 
 
 def count_joins(connection: duckdb.DuckDBPyConnection, lake: Lake) -> Joins:
-    """Count the pairs of rows that share a token, for each two columns of raw tables, lake and vault that hold any."""
+    """Count the pairs of rows that share a token, for each two columns of raw tables, lake, vault and snapshots."""
     occurrences = " union all ".join(
         [
             occurrences_sql(connection, lake, all_tables(), tokens.TOKEN),
@@ -165,6 +173,12 @@ def count_joins(connection: duckdb.DuckDBPyConnection, lake: Lake) -> Joins:
                 f"select 'vault.{table}.{column}', unnest(regexp_extract_all(\"{column}\", '{tokens.TOKEN}')) "
                 f'from {vault.ALIAS}.main."{table}"'
                 for table, column in _vault_columns(connection)
+            ),
+            *(
+                f"select '{_SNAPSHOTS}.{table}.{column}', "
+                f"unnest(regexp_extract_all(\"{column}\"::varchar, '{tokens.TOKEN}')) "
+                f'from {CATALOG}.{_SNAPSHOTS}."{table}"'
+                for table, column, _ in _snapshot_columns(connection)
             ),
         ]
     )
@@ -206,6 +220,28 @@ def _rekey_vault(connection: duckdb.DuckDBPyConnection, version: int) -> int:
         row = connection.execute(
             f'update {vault.ALIAS}.main."{table}" set "{column}" = rekeyed("{column}") '
             f"where contains(\"{column}\", 'v{version - 1}:')"
+        ).fetchone()
+        changed += int(row[0]) if row else 0
+    connection.execute("commit")
+    return changed
+
+
+def _snapshot_columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
+    """Table, column and type of whatever may hold text."""
+    return connection.execute(
+        "select table_name, column_name, data_type from duckdb_columns() where database_name = ? and schema_name = ? "
+        "and (contains(data_type, 'VARCHAR') or contains(data_type, 'JSON')) order by all",
+        [CATALOG, _SNAPSHOTS],
+    ).fetchall()
+
+
+def _rekey_snapshots(connection: duckdb.DuckDBPyConnection, version: int) -> int:
+    connection.execute("begin")
+    changed = 0
+    for table, column, data_type in _snapshot_columns(connection):
+        row = connection.execute(
+            f'update {CATALOG}.{_SNAPSHOTS}."{table}" set "{column}" = rekeyed("{column}"::varchar)::{data_type} '
+            f"where contains(\"{column}\"::varchar, 'v{version - 1}:')"
         ).fetchone()
         changed += int(row[0]) if row else 0
     connection.execute("commit")

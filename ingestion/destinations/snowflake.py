@@ -174,9 +174,13 @@ class SnowflakeDestination:
         """Bring over what is new in the local `raw_ops` tables."""
         for name, (moment, unit) in APPENDED.items():
             columns = self._operations(name)
-            newest = self._session.run(sql.newest_operation(name, moment), step=f"raw_ops.{name}")[0][0]
-            since = sql_text(newest.isoformat()) if newest else "'-infinity'"
-            query = f"select * from {CATALOG}.raw_ops.{name} where {moment} >= {since}::timestamptz"
+            local = f"{CATALOG}.raw_ops.{name}"
+            newest, there = self._session.run(sql.newest_operation(name, moment), step=f"raw_ops.{name}")[0]
+            since = sql_text(newest.isoformat() if newest else "-infinity") + "::timestamptz"
+            here = self._connection.execute(f"select count(*) from {local} where {moment} <= {since}").fetchone()
+            if here != (there,):  # something older than what is there has come late, as Snowflake's own history does
+                since = "'-infinity'::timestamptz"
+            query = f"select * from {local} where {moment} >= {since}"
             staging = sql.staging_name("raw_ops", name)
             rows = self._send(staging, columns, query)
             if rows:

@@ -184,8 +184,8 @@ def append_history(table: Table, staging: str) -> list[tuple[str, int]]:
 
 
 def newest_operation(name: str, moment: str) -> str:
-    """How far a table of `raw_ops` has been brought over."""
-    return f"select max({identifier(moment)}) from {qualified(OPS, name)}"
+    """How far a table of `raw_ops` has been brought over: its newest moment, and how many rows there are."""
+    return f"select max({identifier(moment)}), count(*) from {qualified(OPS, name)}"
 
 
 def add_operations(name: str, columns: Columns, unit: Sequence[str], staging: str) -> str:

@@ -15,7 +15,7 @@ from warehouse.core.database import open_warehouse
 from warehouse.core.settings import Settings
 
 USED = {
-    "LANDED_LOADS", "LANDED_STATE", "LOAD_MANIFEST", "QUARANTINE",
+    "LANDED_LOADS", "LANDED_STATE", "LOAD_MANIFEST", "QUARANTINE", "ACCESS_AUDIT",
     "PRODUCT", "PRODUCT_HISTORY", "CURRENCY", "PAYMENTS_TRANSACTIONS",
 }  # fmt: skip
 """The tables that tests of the destination write to: emptied between them."""

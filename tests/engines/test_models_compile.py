@@ -22,8 +22,12 @@ from sqlglot import exp
 
 from ingestion.destinations.choice import open_destination
 from ingestion.destinations.snowflake import snowflake_session
+from tests.security.test_access_audit import HISTORY
 from warehouse.core.database import open_warehouse
 from warehouse.core.settings import PROJECT_ROOT, Settings
+from warehouse.privacy.access_audit import land_own, land_snowflake
+from warehouse.privacy.audit import record
+from warehouse.privacy.ocsf import Activity, Actor, Resource
 
 INTROSPECTIVE = ("test_name:no_pan", "invariant_25_no_personal_data_in_published_text")
 """They ask the warehouse for a model's columns while they compile."""
@@ -126,12 +130,10 @@ def test_every_dispatched_macro_has_a_form_for_each_engine() -> None:
     assert {name for name in forms if name.split("__", 1)[1] not in dispatched | {"json_text"}} == set()
 
 
-@pytest.mark.slow
-def test_the_staging_layer_builds_on_fakesnow(settings: Settings, tmp_path: Path) -> None:
-    with open_warehouse(settings) as connection, open_destination(connection, settings):
-        pass  # creates the raw tables
+def builder(settings: Settings) -> dict[str, Any]:
+    """A profile for the server of the settings."""
     address = urlsplit(settings.snowflake_url or "")
-    profile = {
+    return {
         "type": "snowflake",
         "account": "fakesnow",
         "host": address.hostname,
@@ -143,13 +145,54 @@ def test_the_staging_layer_builds_on_fakesnow(settings: Settings, tmp_path: Path
         "schema": "PUBLIC",
         "threads": 1,
     }
-    dbt(tmp_path / "dbt", profile, "run", "--select", "path:models/staging")
-    results = json.loads((tmp_path / "dbt" / "target" / "run_results.json").read_text())["results"]
-    states = {result["unique_id"].rsplit(".", 1)[1]: result["status"] for result in results}
-    assert len(states) > 25
-    refused = {name for name, status in states.items() if status != "success"}
-    print(f"fakesnow builds {len(states) - len(refused)} staging models and refuses {sorted(refused)}")
+
+
+def states(folder: Path) -> dict[str, str]:
+    """Node → how it ended."""
+    results = json.loads((folder / "target" / "run_results.json").read_text())["results"]
+    return {result["unique_id"].split(".")[2]: result["status"] for result in results}
+
+
+@pytest.mark.slow
+def test_the_staging_layer_builds_on_fakesnow(settings: Settings, tmp_path: Path) -> None:
+    with open_warehouse(settings) as connection, open_destination(connection, settings):
+        pass  # creates the raw tables
+    dbt(tmp_path / "dbt", builder(settings), "run", "--select", "path:models/staging")
+    found = states(tmp_path / "dbt")
+    assert len(found) > 25
+    refused = {name for name, status in found.items() if status != "success"}
+    print(f"fakesnow builds {len(found) - len(refused)} staging models and refuses {sorted(refused)}")
     assert refused == REFUSED_BY_FAKESNOW
     with snowflake_session(settings) as session:
         rows = session.run("select count(*) from staging.stg_oltp__customer", step="a test's question")
     assert rows == [(0,)]
+
+
+@pytest.mark.slow
+def test_the_audit_of_access_builds_on_fakesnow_and_shows_both_logs(settings: Settings, tmp_path: Path) -> None:
+    with open_warehouse(settings) as connection, open_destination(connection, settings) as destination:
+        record(
+            settings, Activity.REVEAL, actor=Actor("ana", "1000", "host-1", "192.0.2.7", 42, role="auditor"),
+            outcome="failure", resources=[Resource("key", "vault"), Resource("purpose", "P-1")], error="Refused",
+        )  # fmt: skip
+        land_own(connection, settings)
+        land_snowflake(connection, HISTORY)
+        destination.store_operations()
+    result = dbt(tmp_path / "dbt", builder(settings), "build", "--select", "stg_ops__access_audit", "ops_access_audit")
+    found = states(tmp_path / "dbt")
+    assert set(found.values()) == {"success", "pass"}, result.stdout[-3000:]
+    assert sum(status == "pass" for status in found.values()) >= 3
+    with snowflake_session(settings) as session:
+        rows = session.run(
+            "select event_system, event_type, ocsf_class_uid, event_status, actor_name, resource_name, is_sensitive, "
+            "is_success from ops.ops_access_audit order by 1, 2, 6 nulls first",
+            step="a test's question",
+        )
+    assert rows == [
+        ("snowflake", "login", 3002, "Failure", "ANA", None, True, False),
+        ("snowflake", "query", 6005, "Success", "ANA", None, False, True),
+        ("snowflake", "query", 6005, "Success", "ANA", "db.public.a", False, True),
+        ("snowflake", "query", 6005, "Success", "ANA", "db.public.b", False, True),
+        ("warehouse", "reveal", 6005, "Failure", "ana", "P-1", True, False),
+        ("warehouse", "reveal", 6005, "Failure", "ana", "vault", True, False),
+    ]

@@ -44,11 +44,15 @@ from tests.integration.test_load import (
     land,
     rows_sql,
 )
+from tests.security.test_access_audit import HISTORY
 from warehouse.core.database import blank_connection, open_warehouse
 from warehouse.core.errors import ConfigurationError, LoadIncomplete, WarehouseError
 from warehouse.core.keys import create_missing_keys
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings, load_settings
+from warehouse.privacy.access_audit import land_own, land_snowflake
+from warehouse.privacy.audit import record
+from warehouse.privacy.ocsf import Activity, Actor
 
 
 @contextmanager
@@ -202,6 +206,25 @@ def test_what_a_run_wrote_down_is_brought_over_once(settings: Settings) -> None:
         ("l-r1", False),
         ("l-r2", True),
     ]
+
+
+def test_history_that_comes_late_is_brought_over_too(settings: Settings) -> None:
+    """Snowflake writes its views hours late: older events land after newer ones, and each arrives once."""
+    with opened(settings) as (connection, destination):
+        record(settings, Activity.QUERY, actor=Actor.current(), outcome="success", resources=[])
+        assert land_own(connection, settings) == 1
+        destination.store_operations()
+        assert land_snowflake(connection, HISTORY) == 4
+        for _ in range(2):
+            destination.store_operations()
+        assert (
+            land_snowflake(connection, [HISTORY[0] | {"EVENT_ID": 6, "EVENT_TIMESTAMP": "2023-01-01T00:00:00Z"}]) == 1
+        )
+        destination.store_operations()
+    found = asked(
+        settings, "select event_system, event_code, count(*) from raw_ops.access_audit group by 1, 2 order by 1, 2"
+    )
+    assert found == [("snowflake", "login", 2), ("snowflake", "query", 3), ("warehouse", "query", 1)]
 
 
 def test_a_table_of_an_earlier_release_gains_its_columns(settings: Settings) -> None:

@@ -10,23 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import duckdb
 import pytest
 
+from ingestion import rekey as rekeying
 from ingestion.compaction import compact
-from ingestion.lake import SEAL, Lake
+from ingestion.lake import SEAL, Lake, parts_sql
 from ingestion.replay import replay
 from ingestion.run import ingest
+from ingestion.sources.files.drops import ASIDE, SEALED
 from tests.conftest import MakeSettings
 from tests.integration.landed_home import NOWHERE, REFERENCE, change_products, drop, drop_reference, query
 from warehouse.core import objects
 from warehouse.core.errors import ConfigurationError, SourceUnavailable, WarehouseError
+from warehouse.core.keys import file_key
+from warehouse.core.locks import writer_lock
 from warehouse.core.objects import ObjectPath
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings, load_settings
+from warehouse.file_keys import Rotated, rotate_file_key
+from warehouse.rotation import rotate_token_key
 
 pytest.importorskip("moto.server", reason="moto[server] (extra dev) is the S3 of these tests")
 
 KEY_ID, SECRET = "planted-key-id", "planted-secret-word"
+CURRENCIES = """currency_code,numeric_code,currency_name,minor_unit,updated_at
+CHF,756,Franc,2,2024-01-01 00:00:00+00
+SEK,752,Krona,2.5,2024-01-01 00:00:00+00
+"""
+"""The second row does not fit."""
 VERSIONS = "select * exclude (_dlt_load_id) from raw_oltp.product_history order by all"
 
 
@@ -117,6 +129,142 @@ def test_a_changed_object_is_found(settings: Settings, client: Any) -> None:
     client.delete_object(Bucket=path.bucket, Key=path.key)
     with pytest.raises(WarehouseError, match="is missing"):
         replay(settings)
+
+
+def rotate_lake_key(settings: Settings) -> Rotated:
+    with writer_lock(settings, "rotate-key", rotates=True):
+        return rotate_file_key(settings, "lake")
+
+
+def written_at(client: Any, settings: Settings) -> dict[str, tuple[str | None, str | None]]:
+    """Object → how it is encrypted, and which rotation wrote it."""
+    heads = {key: client.head_object(Bucket=bucket_of(settings), Key=key) for key in keys(client, settings)}
+    return {key: (head.get("ServerSideEncryption"), head["Metadata"].get("rekeyed")) for key, head in heads.items()}
+
+
+@pytest.fixture
+def rich(settings: Settings) -> Settings:
+    """Loads on S3, and on disk a file put aside under the lake's key."""
+    for name in ("customer", "product"):
+        drop(settings, f"oltp/{name}/reference.csv", (REFERENCE / "oltp" / f"{name}.csv").read_bytes())
+    drop(settings, "oltp/currency/odd.csv", CURRENCIES.encode())
+    ingest(settings, NOWHERE, run_id="drops", sources=("files",))
+    products(settings, 1)
+    return settings
+
+
+def aside(settings: Settings, key: str) -> int:
+    """How many of the files that were put aside open with a key, of one."""
+    (path,) = (Home.of(settings).drops / ASIDE).rglob(f"*{SEALED}")
+    connection = duckdb.connect()
+    connection.execute(f"pragma add_parquet_key('lake', '{key}')")
+    try:
+        return len(connection.execute(f"select content from {parts_sql([path])}").fetchall())
+    except duckdb.Error:
+        return 0
+
+
+def test_every_object_is_written_anew_under_a_key_of_now(rich: Settings, client: Any) -> None:
+    before, old = query(rich, VERSIONS), file_key(rich, "lake")
+    texts = {key: client.get_object(Bucket=bucket_of(rich), Key=key)["Body"].read() for key in keys(client, rich)}
+    assert aside(rich, old) == 1
+    marks = set()
+    for _ in range(2):
+        rotated = rotate_lake_key(rich)
+        assert rotated.files == len(texts) + 1
+        assert rotated.bytes > sum(map(len, texts.values()))
+        found = written_at(client, rich)
+        assert {encryption for encryption, _ in found.values()} == {"AES256"}
+        ((mark,),) = [{mark for _, mark in found.values()}]
+        marks.add(mark)
+    assert len(marks) == 2 and None not in marks
+    assert file_key(rich, "lake") != old
+    assert (aside(rich, old), aside(rich, file_key(rich, "lake"))) == (0, 1)
+    assert {
+        key: client.get_object(Bucket=bucket_of(rich), Key=key)["Body"].read() for key in keys(client, rich)
+    } == texts, "what the objects hold is what was sealed"
+    with writer_lock(rich, "replay"):
+        replay(rich)
+    assert query(rich, VERSIONS) == before
+
+
+@pytest.mark.parametrize("calls", [1, 5])
+def test_a_killed_rotation_goes_on_where_it_stopped(
+    rich: Settings, client: Any, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    before, count = query(rich, VERSIONS), len(keys(client, rich))
+    real, done = ObjectPath.rewrite, []
+
+    def killed(path: ObjectPath, mark: str) -> bool:
+        done.append(real(path, mark))
+        if len(done) == calls:
+            raise KeyboardInterrupt
+        return done[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectPath, "rewrite", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rotate_lake_key(rich)
+    with pytest.raises(ConfigurationError, match="was interrupted"), writer_lock(rich, "replay"):
+        pass
+    assert len({mark for _, mark in written_at(client, rich).values()}) == 2
+    assert rotate_lake_key(rich).files == count - calls + 1, "what was done is not done again"
+    assert len({mark for _, mark in written_at(client, rich).values()}) == 1
+    with writer_lock(rich, "replay"):
+        replay(rich)
+    assert query(rich, VERSIONS) == before
+
+
+def test_nothing_written_anew_is_lost_when_the_store_does_not_encrypt(
+    rich: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, written = objects._client, keys(client, rich)
+
+    def deaf(used: Settings) -> Any:
+        made = make(used)
+        made.meta.events.register(
+            "before-sign.s3.CopyObject",
+            lambda request, **_: request.headers.__delitem__("x-amz-server-side-encryption"),
+        )
+        return made
+
+    with monkeypatch.context() as patched:
+        patched.setattr(objects, "_client", deaf)
+        with pytest.raises(ConfigurationError, match="did not encrypt") as caught:
+            rotate_lake_key(rich)
+    assert caught.value.kept and caught.value.todo
+    assert keys(client, rich) == written
+    rotate_lake_key(rich)
+    assert {encryption for encryption, _ in written_at(client, rich).values()} == {"AES256"}
+
+
+@pytest.mark.parametrize("killed", [None, "_replace"])
+def test_tokens_on_s3_move_to_a_new_key(
+    rich: Settings, client: Any, monkeypatch: pytest.MonkeyPatch, killed: str | None
+) -> None:
+    raw = query(rich, "select count(*), count(distinct email_token) from raw_oltp.customer")
+    if killed:
+        real = rekeying._replace
+
+        def dies(*args: Any) -> None:
+            real(*args)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rekeying, killed, dies)
+            with pytest.raises(KeyboardInterrupt), writer_lock(rich, "rotate", rotates=True):
+                rotate_token_key(rich)
+    with writer_lock(rich, "rotate", rotates=True):
+        receipt = rotate_token_key(rich)
+    assert receipt.broken == 0
+    assert receipt.matched_before == receipt.matched_after > 0
+    for load in Lake(rich).sealed_loads("oltp", "customer"):
+        load.verify()
+    assert {encryption for encryption, _ in written_at(client, rich).values()} == {"AES256"}
+    with writer_lock(rich, "replay"):
+        replay(rich)
+    assert query(rich, "select count(*), count(distinct email_token) from raw_oltp.customer") == raw
+    assert query(rich, "select count(*) from raw_oltp.customer where email_token like 'v1:%'") == [(0,)]
 
 
 def test_a_missing_bucket_is_named(settings: Settings) -> None:

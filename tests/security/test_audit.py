@@ -93,12 +93,14 @@ def test_files_are_private(settings: Settings) -> None:
 
 
 def test_an_empty_log_and_a_good_one_are_intact(settings: Settings) -> None:
+    (key,) = verify(settings).keys
     assert verify(settings).to_dict() == {
         "intact": True,
         "records": 0,
         "head": f"0:{'0' * 64}",
         "torn": [],
         "problems": [],
+        "keys": [key],
     }
     write_records(settings, 5)
     assert verify(settings).intact

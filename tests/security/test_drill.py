@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import stat
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from warehouse.privacy.alerts import Watch
 from warehouse.privacy.audit import verify
 from warehouse.privacy.breaches import Breach, breaches, overdue, register
 from warehouse.privacy.vault import entries_of, open_vault
+from warehouse.query import run_query
 
 UNTOUCHED = ("lake", "keys", "published", "exports", "dlt")
 
@@ -140,6 +143,38 @@ class Blind(Watch):
 
     def look(self, *_: Any, **__: Any) -> Any:
         return type("Round", (), {"new": ()})()
+
+
+@pytest.mark.slow
+def test_an_exercise_with_the_real_models(company: Settings, tmp_path: Path, record_figure: RecordFigure) -> None:
+    """Nothing is stubbed: the copy's models are built and tested anew under the new keys, published and exported."""
+    home = tmp_path / "home"
+    shutil.copytree(
+        company.warehouse_home, home, ignore=shutil.ignore_patterns("servers", "spill"), ignore_dangling_symlinks=True
+    )
+    settings = company.model_copy(update={"warehouse_home": home})
+    sales = (
+        "select currency_code, count(*), sum(amount), count(distinct customer_key) from public.fct_sales group by all"
+    )
+    before, sold = digests(settings), query(settings, f"{sales} order by all")
+    started = time.perf_counter()
+    with writer_lock(settings, "drill"):
+        report = drill(settings, "leaked_key", keep=True)
+    seconds = time.perf_counter() - started
+    assert report.receipt.rebuilt and report.receipt.broken == 0 and report.receipt.snapshot_rows == 0
+    assert set(report.rotated) == {"vault", "lake", "published", "roles"}
+    assert report.breach.subjects > 100
+    assert report.copy is not None
+    copy = settings.model_copy(update={"warehouse_home": report.copy})
+    results = json.loads((Home.of(copy).dbt_target / "run_results.json").read_text())["results"]
+    assert len(results) > 800
+    assert {result["status"] for result in results} <= {"success", "pass", "no-op"}
+    assert query(copy, f"{sales} order by all") == sold
+    assert verify(copy).intact and verify(settings).intact
+    published = run_query(copy, "select count(*) as sold from fct_sales")
+    assert published.to_pylist() == [{"sold": sum(count for _, count, *_ in sold)}]
+    assert digests(settings) == before
+    record_figure("drill with the real models", f"{seconds:.0f} s, 3,000 payments", "no stub")
 
 
 def test_an_unknown_scenario_is_refused(landed: Settings) -> None:

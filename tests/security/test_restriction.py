@@ -22,6 +22,7 @@ from warehouse.core.locks import writer_lock
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
 from warehouse.exports import export_role, open_export
+from warehouse.file_keys import rotate_file_key
 from warehouse.privacy.holds import add_hold, release_hold, restricted
 from warehouse.privacy.ocsf import Actor
 from warehouse.privacy.roles import load_policy
@@ -141,6 +142,16 @@ def test_who_is_restricted_is_noted_without_a_name_and_comes_back_from_the_vault
     assert restricted(settings) == noted, "one hold is left"
     release_hold(settings, HELD, "tax", "TAX-1")
     assert restricted(settings) == frozenset()
+
+
+def test_a_hold_outlasts_a_rotation_of_the_key_of_pseudonyms(settings: Settings) -> None:
+    add_hold(settings, HELD, "aml", "AML-1")
+    noted = restricted(settings)
+    with writer_lock(settings, "rotate-key", rotates=True):
+        rotate_file_key(settings, "audit")
+    assert restricted(settings).isdisjoint(noted)
+    for role in ROLES:
+        assert not values(exported(settings, role)) & theirs(settings), role
 
 
 def test_the_command_takes_old_exports_away(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def list_breaches(json_: Json = False) -> None:
 
 
 def rotate_key(
-    name: Annotated[list[str], typer.Argument(help="warehouse, vault, published, lake, roles, or all of them: all.")],
+    name: Annotated[list[str], typer.Argument(help="warehouse, vault, published, lake, audit, roles, or: all.")],
     json_: Json = False,
 ) -> None:
     """Write what a key opens anew under a new one; the old key goes last. Killed, it is ended by running it again."""

@@ -42,6 +42,7 @@ def audit_verify(
             console.print_json(result.to_dict())
         else:
             console.out.print(f"{result.records} records, head {result.head}")
+            console.out.print(f"signed under {', then '.join(result.keys)}")
             for torn in result.torn:
                 console.out.print(f"after record {torn.after}: {torn.bytes} bytes that a killed writer left")
             for problem in result.problems:

@@ -8,7 +8,8 @@
 | vault | personal data and free text | ingestion, privacy |
 | token_v1, … | pseudonyms (HMAC-SHA256), a key per rotation | ingestion only: never in an environment that dbt sees |
 | role_… | the export of one role, made with it | publish, query |
-| audit | signs the audit log (Ed25519), keys the digests of statements | whoever records or verifies |
+| audit | signs the audit log and receipts (Ed25519), keys the digests of statements | whoever records or verifies |
+| audit_subject_v1, … | what stood for a subject in log and receipts before a rotation of that key | erasure |
 """
 
 from __future__ import annotations
@@ -54,10 +55,25 @@ def create_missing_keys(settings: Settings, env_file: Path = PROJECT_ROOT / ".en
 
 def ensure_file_key(settings: Settings, name: str) -> None:
     """Make the key `name`, one that not every home needs, if it does not exist; an existing one is never replaced."""
+    keep_file_key(settings, name, _fresh())
+
+
+def keep_file_key(settings: Settings, name: str, key: str) -> None:
+    """Make `key`, base64 text, the key `name`: whole or not at all, durably, and only if there is none yet."""
     folder = Home.of(settings).keys
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = folder / f"{name}.{os.getpid()}.part"
+    part.unlink(missing_ok=True)
+    _write_private(part, key + "\n")
     with suppress(FileExistsError):
-        _write_private(folder / f"{name}.key", _fresh() + "\n")
+        os.link(part, folder / f"{name}.key")
+    part.unlink()
+    _sync(folder)
+
+
+def file_key_exists(settings: Settings, name: str) -> bool:
+    """Whether there is a key of this name."""
+    return (Home.of(settings).keys / f"{name}.key").exists()
 
 
 def warehouse_key(settings: Settings) -> str:

@@ -26,6 +26,7 @@ ENCRYPTION = "AES256"
 WRITE_PROTOCOL = "s3encrypted"
 _PART_BYTES = 16 * 2**20
 _READ_BYTES = 8 * 2**20
+_MARK = "rekeyed"
 _NOT_A_WORD = re.compile(r"[^A-Za-z0-9]")
 
 
@@ -121,6 +122,35 @@ class ObjectPath:
                 CopySource={"Bucket": self.bucket, "Key": self.key},
                 ServerSideEncryption=ENCRYPTION,
             )
+
+    def rewrite(self, mark: str) -> bool:
+        """Have the store write the object anew where it lies, under a data key of now; content and name stay.
+
+        Atomic, as every write of the store. `mark` is kept with the object: False when that was done already.
+
+        Raises:
+            ConfigurationError: the store did not encrypt it; the object stays.
+        """
+        with explained(self.bucket):
+            head = self.client.head_object(Bucket=self.bucket, Key=self.key)
+            if head["Metadata"].get(_MARK) == mark and head.get("ServerSideEncryption") == ENCRYPTION:
+                return False
+            written = self.client.copy_object(
+                Bucket=self.bucket,
+                Key=self.key,
+                CopySource={"Bucket": self.bucket, "Key": self.key},
+                CopySourceIfMatch=head["ETag"],
+                MetadataDirective="REPLACE",
+                Metadata={_MARK: mark},
+                ServerSideEncryption=ENCRYPTION,
+            )
+        if written.get("ServerSideEncryption") != ENCRYPTION:
+            raise ConfigurationError(
+                f"the object store did not encrypt what was written anew in bucket {self.bucket} ({ENCRYPTION})",
+                kept="every object, with what it holds",
+                todo="allow server-side encryption on the bucket, then run this again",
+            )
+        return True
 
     def _below(self, prefix: str) -> Iterator[ObjectPath]:
         with explained(self.bucket):

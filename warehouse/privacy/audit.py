@@ -6,7 +6,7 @@ Each line names the digest of the one before, byte for byte; the head names the 
 deletion, an insertion, a swap or a truncation anywhere breaks the chain or its end, and nobody can mend it without the
 key. Writers take turns under a lock; a line is on disk before the head is moved on. A writer that is killed leaves
 either one signed line that the head does not know yet, which the next one takes over, or a torn line: it stays where
-it is, and the next record carries its digest.
+it is, and the next record carries its digest. A new key is introduced by a record under the old one (`audit_keys`).
 
 What the log itself cannot show is a home set back as a whole, log, head and all. For that an auditor keeps a head
 (`verify` prints it) and asks later whether the log still contains it.
@@ -21,20 +21,22 @@ import io
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from filelock import FileLock, Timeout
 
 from warehouse.core.errors import WarehouseError
-from warehouse.core.keys import file_key
+from warehouse.core.keys import begin_rotation, end_rotation
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
+from warehouse.privacy.audit_keys import AUDIT_KEY, KeyChange, KeyRing, Signer, Signers, key_change, load_signers
 from warehouse.privacy.ocsf import Activity, Actor, Outcome, Resource, event
 
 LOCK_SECONDS = 30.0
@@ -87,6 +89,8 @@ class Verification:
     head: str
     torn: tuple[Torn, ...] = ()
     problems: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    """Fingerprints of the keys that signed it, the oldest first: one more for each rotation."""
 
     @property
     def intact(self) -> bool:
@@ -101,6 +105,7 @@ class Verification:
             "head": self.head,
             "torn": [{"after": item.after, "bytes": item.bytes} for item in self.torn],
             "problems": list(self.problems),
+            "keys": list(self.keys),
         }
 
 
@@ -110,6 +115,8 @@ class _Chain:
 
     head: Head = field(default_factory=Head)
     torn: list[Torn] = field(default_factory=list)
+    change: KeyChange | None = None
+    """What the last line said of a new key."""
     problem: str | None = None
     _odd: bytearray = field(default_factory=bytearray)
     """What stands after the last good line and is no good line itself."""
@@ -130,6 +137,7 @@ class _Chain:
             return False
         if self._odd:
             self.torn.append(Torn(self.head.sequence, len(self._odd)))
+        self.change = key_change(line, claim.end() if claim else len(expected), self.head.sequence + 1)
         start = self.head.end + len(self._odd)
         self._odd.clear()
         self.head = Head(self.head.sequence + 1, _sha256(line), start, start + len(line))
@@ -165,34 +173,60 @@ def record(
         AuditError: the log does not fit its head, cannot be written, or stays locked. The caller must not go on.
         ConfigurationError: the audit key is missing, short or readable by others.
     """
-    seed = base64.b64decode(file_key(settings, "audit"))
-    digest = None if statement is None else statement_digest(seed, statement)
-    entry = event(
-        activity,
-        actor=actor,
-        outcome=outcome,
-        resources=resources,
-        statement_digest=digest,
-        rows=rows,
-        error=error,
-    )
-    home = Home.of(settings)
-    signer = Ed25519PrivateKey.from_private_bytes(seed)
-    try:
-        for folder in (home.audit.parent, home.audit_head.parent):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(home.audit.with_suffix(".lock"), timeout=LOCK_SECONDS, mode=0o600):
-            return _append(home, signer, entry)
-    except Timeout:
-        raise AuditError(
-            "the audit log stayed locked, so this was not recorded and not done",
-            todo="look for a process that hangs (`warehouse doctor`), then run this again",
-        ) from None
-    except OSError as error_:
-        raise AuditError(
-            f"the audit log cannot be written ({type(error_).__name__}), so this was not done",
-            todo=f"look for a full disk or a folder that cannot be written: {home.audit.parent}",
-        ) from None
+    with _locked(settings) as home:
+        chain, left, signer = _resume(home, load_signers(settings))
+        digest = None if statement is None else statement_digest(signer.seed, statement)
+        entry = event(
+            activity,
+            actor=actor,
+            outcome=outcome,
+            resources=resources,
+            statement_digest=digest,
+            rows=rows,
+            error=error,
+        )
+        return _append(home, chain, left, entry, signer)
+
+
+def introduce_key(settings: Settings, *, actor: Actor) -> None:
+    """Begin to rotate the log's key: a new one, introduced by a record under the old one, signs from there on.
+
+    Safe to repeat: an interrupted rotation is taken up. Both keys are there until :func:`end_old_key`.
+
+    Raises:
+        AuditError: the log is not intact, cannot be written, or stays locked; the key is then the old one.
+        ConfigurationError: the audit key is missing, short or readable by others.
+    """
+    with _locked(settings) as home:
+        found = _examined(home, load_signers(settings))
+        if not found.intact:
+            raise _broken(found.problems[0])
+        begin_rotation(settings, AUDIT_KEY)
+        signers = load_signers(settings)
+        chain, left, signer = _resume(home, signers)
+        if signer == signers.current:
+            key = Resource("key", AUDIT_KEY)
+            entry = event(Activity.KEY_ROTATE, actor=actor, outcome="success", resources=[key])
+            _append(home, chain, left, entry, signer, introduces=signers.pending)
+        else:  # the record is there already
+            _save_head(home.audit_head, chain.head, signer)
+
+
+def end_old_key(settings: Settings) -> None:
+    """End a rotation: the new key takes the place of the old one, which is gone with that."""
+    with _locked(settings):
+        end_rotation(settings, AUDIT_KEY)
+
+
+def signers_of(settings: Settings) -> Signers:
+    """The key of the log, for what else it signs.
+
+    Raises:
+        AuditError: the log stays locked.
+        ConfigurationError: the audit key is missing, short or readable by others.
+    """
+    with _locked(settings):
+        return load_signers(settings)
 
 
 def verify(settings: Settings, *, contains: str | None = None) -> Verification:
@@ -205,48 +239,79 @@ def verify(settings: Settings, *, contains: str | None = None) -> Verification:
     Raises:
         ConfigurationError: the audit key is missing, short or readable by others.
     """
-    home = Home.of(settings)
-    public = _signer(settings).public_key()
-    home.audit.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with FileLock(home.audit.with_suffix(".lock"), timeout=LOCK_SECONDS, mode=0o600):
-        head = home.audit_head.read_bytes() if home.audit_head.exists() else None
-        with home.audit.open("rb") if home.audit.exists() else io.BytesIO() as log:
-            return examine(log, head, public, contains=contains)
+    with _locked(settings) as home:
+        return _examined(home, load_signers(settings), contains)
 
 
 def examine(
-    log: BinaryIO, head: bytes | None, public: Ed25519PublicKey, *, contains: str | None = None
+    log: BinaryIO,
+    head: bytes | None,
+    public: Ed25519PublicKey,
+    *,
+    pending: Ed25519PublicKey | None = None,
+    contains: str | None = None,
 ) -> Verification:
-    """`verify`, on an open log and the bytes of its head (None: there is no such file)."""
-    signed = _read_head(head, public)
-    chain, seen, beyond = _Chain(), contains is None or contains == str(Head()), 0
-    problems: list[str] = []
-    if signed is None:
-        problems.append("the head is missing" if head is None else "the head is not the one that was signed")
-    reached = signed is not None and signed == chain.head
+    """`verify`, on an open log and the bytes of its head (None: there is no such file).
+
+    Args:
+        log: read from where it stands, once.
+        head: what the head's file holds.
+        public: the key that is in force at the end of the log.
+        pending: the one that an interrupted rotation may have put into force instead.
+        contains: as in :func:`verify`.
+    """
+    claimed = _parse_head(head)
+    chain, seen = _Chain(), contains is None or contains == str(Head())
+    changes: list[KeyChange] = []
+    checked: dict[int, bytes] = {}
+    """Lines whose own signature counts: the first and the last under each key, and what the head does not know."""
+    reached = claimed is not None and claimed[0] == chain.head
+    first, beyond = True, 0
     for line in log:
         if not chain.feed(line):
             if chain.problem:
                 break
             continue
         seen = seen or contains == str(chain.head)
-        if reached:
-            beyond += 1
-            if not _is_signed(line, public):
-                problems.append(f"record {chain.head.sequence} is not signed")
-        reached = reached or chain.head == signed
+        if first or chain.change or reached:
+            checked[chain.head.sequence] = line
+        if chain.change:
+            changes.append(chain.change)
+        first = chain.change is not None
+        beyond += reached
+        reached = reached or (claimed is not None and claimed[0] == chain.head)
     left = chain.finish()
+    ring = _ring(changes, public, pending)
+    signed = claimed is not None and _verifies(ring.key_of(claimed[0].sequence + 1), claimed[1], claimed[0].message())
+    problems: list[str] = []
+    if not signed:
+        problems.append("the head is missing" if head is None else "the head is not the one that was signed")
     if head is None and chain.head.sequence == 0 and not left:
         problems.clear()  # nothing was ever recorded
     elif chain.problem:
         problems.append(chain.problem)
-    elif signed is not None and not reached:
-        problems.append(f"the signed head is record {signed.sequence}, which the log does not lead to")
-    elif beyond > 1:
-        problems.append(f"the head is {beyond} records old")
+    elif claimed is not None and signed and not reached:
+        problems.append(f"the signed head is record {claimed[0].sequence}, which the log does not lead to")
+    else:
+        introduces = "introduces a key and is not signed under the one before"
+        introducing = {change.sequence for change in changes}
+        problems += [
+            f"record {sequence} {introduces if sequence in introducing else 'is not signed'}"
+            for sequence, line in checked.items()
+            if not _is_signed(line, ring.key_of(sequence))
+        ]
+        problems += ring.breaks()
+        if beyond > 1:
+            problems.append(f"the head is {beyond} records old")
     if not seen:
         problems.append("the log does not contain the head that was asked for: it was set back or replaced")
-    return Verification(chain.head.sequence, str(chain.head), tuple(chain.torn), tuple(problems))
+    return Verification(
+        records=chain.head.sequence,
+        head=str(chain.head),
+        torn=tuple(chain.torn),
+        problems=tuple(problems),
+        keys=ring.fingerprints(),
+    )
 
 
 def tail(settings: Settings, count: int = 20) -> list[dict[str, Any]]:
@@ -272,45 +337,91 @@ def statement_digest(seed: bytes, statement: str) -> str:
     return "hmac-sha256:" + hmac.digest(key, statement.strip().encode(), "sha256").hex()
 
 
-def _append(home: Home, signer: Ed25519PrivateKey, entry: dict[str, Any]) -> Head:
-    chain, left = _resume(home, signer)
-    claim, gap = b"", b""
+@contextmanager
+def _locked(settings: Settings) -> Iterator[Home]:
+    """The log is ours, and its folders are there."""
+    home = Home.of(settings)
+    try:
+        for folder in (home.audit.parent, home.audit_head.parent):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(home.audit.with_suffix(".lock"), timeout=LOCK_SECONDS, mode=0o600):
+            yield home
+    except Timeout:
+        raise AuditError(
+            "the audit log stayed locked, so this was not recorded and not done",
+            todo="look for a process that hangs (`warehouse doctor`), then run this again",
+        ) from None
+    except OSError as error:
+        raise AuditError(
+            f"the audit log cannot be read or written ({type(error).__name__}), so this was not done",
+            todo=f"look for a full disk or a folder that cannot be written: {home.audit.parent}",
+        ) from None
+
+
+def _examined(home: Home, signers: Signers, contains: str | None = None) -> Verification:
+    head = home.audit_head.read_bytes() if home.audit_head.exists() else None
+    pending = signers.pending.public if signers.pending else None
+    with home.audit.open("rb") if home.audit.exists() else io.BytesIO() as log:
+        return examine(log, head, signers.current.public, pending=pending, contains=contains)
+
+
+def _ring(changes: Sequence[KeyChange], public: Ed25519PublicKey, pending: Ed25519PublicKey | None) -> KeyRing:
+    last = public.public_bytes_raw()
+    if changes and pending is not None and changes[-1].new == pending.public_bytes_raw():
+        last = changes[-1].new
+    return KeyRing(changes, last)
+
+
+def _append(
+    home: Home, chain: _Chain, left: bytes, entry: dict[str, Any], signer: Signer, *, introduces: Signer | None = None
+) -> Head:
+    claims, gap = b"", b""
     if left:
         gap = b"" if left.endswith(b"\n") else b"\n"
-        claim = b'"torn":"%s",' % _sha256(left + gap).encode()
-    body = chain.expected + claim + b'"record":' + orjson.dumps(entry)
-    line = body + b',"sig":"%s"}\n' % base64.b64encode(signer.sign(body))
+        claims = b'"torn":"%s",' % _sha256(left + gap).encode()
+    if introduces:
+        change = KeyChange(0, signer.public.public_bytes_raw(), introduces.public.public_bytes_raw())
+        claims += change.claim()
+    body = chain.expected + claims + b'"record":' + orjson.dumps(entry)
+    line = body + b',"sig":"%s"}\n' % base64.b64encode(signer.private.sign(body))
     _append_bytes(home.audit, gap + line)
     start = chain.head.end + len(left) + len(gap)
     head = Head(chain.head.sequence + 1, _sha256(line), start, start + len(line))
-    _save_head(home.audit_head, head, signer)
+    _save_head(home.audit_head, head, introduces or signer)
     return head
 
 
-def _resume(home: Home, signer: Ed25519PrivateKey) -> tuple[_Chain, bytes]:
-    """Go on from the signed head: what follows it may be one signed line and a torn one, nothing else."""
-    public = signer.public_key()
+def _resume(home: Home, signers: Signers) -> tuple[_Chain, bytes, Signer]:
+    """Go on from the signed head: what follows it may be one signed line and a torn one, nothing else.
+
+    Returns where to go on, the torn bytes there, and the key that is in force: the one to come when the rotation was
+    interrupted after its record.
+    """
     if not home.audit_head.exists() and not home.audit.exists():
-        _save_head(home.audit_head, Head(), signer)  # before the first line: a log without a head is never right
-    head = _read_head(home.audit_head.read_bytes() if home.audit_head.exists() else None, public)
-    if head is None:
+        # before the first line: a log without a head is never right
+        _save_head(home.audit_head, Head(), signers.current)
+    claimed = _parse_head(home.audit_head.read_bytes() if home.audit_head.exists() else None)
+    signer = next(
+        (one for one in signers.all if claimed and _verifies(one.public, claimed[1], claimed[0].message())), None
+    )
+    if claimed is None or signer is None:
         raise _broken("its head is missing or not the one that was signed")
-    chain = _Chain(head)
+    chain = _Chain(claimed[0])
     if not home.audit.exists():
-        if head != Head():
+        if chain.head != Head():
             raise _broken("the log is gone")
-        return chain, b""
+        return chain, b"", signer
     with home.audit.open("rb") as log:
-        log.seek(head.start)
-        if head != Head() and _sha256(log.read(head.end - head.start)) != head.digest:
+        log.seek(chain.head.start)
+        if chain.head != Head() and _sha256(log.read(chain.head.end - chain.head.start)) != chain.head.digest:
             raise _broken("its last record is not the one that was signed")
         for text in log.readlines():
             line = text
             if not line.endswith(b"\n") and _END_OF_LINE.search(line + b"\n"):
                 line += b"\n"  # only its end was lost: a whole record
                 _append_bytes(home.audit, b"\n")
-            if chain.feed(line) and not _is_signed(line, public):
-                chain.problem = f"record {chain.head.sequence} is not signed"
+            if chain.feed(line):
+                signer = _taken_over(chain, line, signer, signers)
             if chain.problem:
                 break
     known = len(chain.torn)
@@ -318,7 +429,19 @@ def _resume(home: Home, signer: Ed25519PrivateKey) -> tuple[_Chain, bytes]:
     if chain.problem:
         raise _broken(chain.problem)
     del chain.torn[known:]
-    return chain, left
+    return chain, left, signer
+
+
+def _taken_over(chain: _Chain, line: bytes, signer: Signer, signers: Signers) -> Signer:
+    """The key in force after a line that the head does not know yet; the chain tells what is wrong with it."""
+    if not _is_signed(line, signer.public):
+        chain.problem = f"record {chain.head.sequence} is not signed"
+    elif chain.change:
+        if signers.pending is None or chain.change.new != signers.pending.public.public_bytes_raw():
+            chain.problem = f"record {chain.head.sequence} introduces a key that is not here"
+        else:
+            return signers.pending
+    return signer
 
 
 def _broken(why: str) -> AuditError:
@@ -329,16 +452,16 @@ def _broken(why: str) -> AuditError:
     )
 
 
-def _signer(settings: Settings) -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(base64.b64decode(file_key(settings, "audit")))
-
-
 def _is_signed(line: bytes, public: Ed25519PublicKey) -> bool:
     end = _END_OF_LINE.search(line)
     if end is None:
         return False
+    return _verifies(public, base64.b64decode(end[1]), line[: end.start()])
+
+
+def _verifies(public: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
     try:
-        public.verify(base64.b64decode(end[1]), line[: end.start()])
+        public.verify(signature, message)
     except InvalidSignature:
         return False
     return True
@@ -356,23 +479,23 @@ def _head_bytes(head: Head, signature: bytes) -> bytes:
     )
 
 
-def _read_head(text: bytes | None, public: Ed25519PublicKey) -> Head | None:
-    """The head, if it is signed and written as we write it, byte for byte."""
+def _parse_head(text: bytes | None) -> tuple[Head, bytes] | None:
+    """The head and its signature, if it is written as we write it, byte for byte."""
     try:
         data = orjson.loads(text or b"")
         head = Head(data["sequence"], data["digest"], data["start"], data["end"])
         signature = base64.b64decode(data["signature"], validate=True)
-        public.verify(signature, head.message())
-    except (ValueError, KeyError, TypeError, InvalidSignature):
+        written = _head_bytes(head, signature)
+    except (ValueError, KeyError, TypeError):
         return None
-    return head if _head_bytes(head, signature) == text else None
+    return (head, signature) if written == text and isinstance(head.sequence, int) else None
 
 
-def _save_head(path: Path, head: Head, signer: Ed25519PrivateKey) -> None:
+def _save_head(path: Path, head: Head, signer: Signer) -> None:
     new = path.with_name(path.name + ".new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        _write(descriptor, _head_bytes(head, signer.sign(head.message())))
+        _write(descriptor, _head_bytes(head, signer.private.sign(head.message())))
     finally:
         os.close(descriptor)
     new.replace(path)

@@ -15,7 +15,7 @@ from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
 from warehouse.privacy.authorisation import checked_ticket
-from warehouse.privacy.pseudonyms import subject_pseudonyms
+from warehouse.privacy.pseudonyms import pseudonymiser
 from warehouse.privacy.subjects import checked_subject
 from warehouse.privacy.vault import ALIAS, open_vault
 
@@ -100,11 +100,14 @@ def restricted(settings: Settings) -> frozenset[str]:
         AlreadyRunning: they were not noted yet, and another process holds the vault.
     """
     try:
-        return frozenset(json.loads(Home.of(settings).restricted.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
-        if not Home.of(settings).vault.exists():
-            return frozenset()
-        return _note_restricted(settings, held_subjects(settings))
+        noted = json.loads(Home.of(settings).restricted.read_text(encoding="utf-8"))
+        if noted["made_under"] == _made_under(settings):
+            return frozenset(noted["subjects"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        pass
+    if not Home.of(settings).vault.exists():
+        return frozenset()
+    return _note_restricted(settings, held_subjects(settings))
 
 
 def demand_no_hold(settings: Settings, canonical: str, *, wants_erasure: bool = False) -> None:
@@ -136,14 +139,19 @@ def _insert(settings: Settings, canonical: str, ticket: str, reason: str) -> Non
 
 def _note_restricted(settings: Settings, subjects: frozenset[str]) -> frozenset[str]:
     """Write down who is restricted, whole or not at all; returns their pseudonyms."""
-    found = frozenset(map(subject_pseudonyms(settings), subjects))
+    found = frozenset(map(pseudonymiser(settings), subjects))
     path = Home.of(settings).restricted
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(sorted(found), file)
+        json.dump({"made_under": _made_under(settings), "subjects": sorted(found)}, file)
         file.flush()
         os.fsync(descriptor)
     new.replace(path)
     return found
+
+
+def _made_under(settings: Settings) -> str:
+    """Tells the key of pseudonyms from any other: what was noted under one that was rotated restricts nobody."""
+    return pseudonymiser(settings)("nobody")
