@@ -33,7 +33,7 @@ from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.pipeline import Pipeline
 
-from ingestion.destinations.duckdb import held_warehouse
+from ingestion.destinations.duckdb import JobInterrupted, held_warehouse
 from ingestion.destinations.runtime import quiet_dlt
 from ingestion.lake import LakePath, parts_sql
 from ingestion.schema import SourceName, Table, tables
@@ -358,18 +358,20 @@ def _explained(source: SourceName) -> Iterator[None]:
         yield
     except DltException as error:
         failure = error.exception if isinstance(error, PipelineStepFailed) else error
-        if isinstance(failure, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise _load_error(source, failure) from None
+        cause: BaseException = failure
+        while inner := getattr(cause, "client_exception", None) or getattr(cause, "dbapi_exception", None):
+            cause = inner
+        if isinstance(cause, JobInterrupted) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if not isinstance(cause, Exception):  # Ctrl-C is no failure of a load
+            raise cause.with_traceback(None) from None
+        raise _load_error(source, failure, cause) from None
 
 
-def _load_error(source: SourceName, failure: BaseException) -> LoadIncomplete:
+def _load_error(source: SourceName, failure: BaseException, cause: Exception) -> LoadIncomplete:
     table = "the package"
     if isinstance(failure, WithJobError):
         table = failure.job_id.split(".")[0]  # <table>.<file>.<format>
-    cause = failure
-    while inner := getattr(cause, "client_exception", None) or getattr(cause, "dbapi_exception", None):
-        cause = inner
     return LoadIncomplete(
         f"{source}: {table} could not be loaded ({type(cause).__name__})",
         kept="the sealed files in the lake; the package stays pending and no position moved",

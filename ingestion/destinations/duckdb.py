@@ -79,6 +79,13 @@ class HeldSqlClient(DuckDbSqlClient):
         yield self.cursor_impl(result)  # type: ignore[arg-type]  # a connection is its own cursor
 
 
+class JobInterrupted(Exception):
+    """A job was ended by what is no error, like Ctrl-C: its cause.
+
+    dlt keeps for itself what is not an `Exception`, and waits for the job for ever.
+    """
+
+
 class ReplacingModelJob(ModelLoadJob):
     """Puts a model's rows in the place of those it replaces, in one transaction: run twice, it leaves the same rows.
 
@@ -86,6 +93,15 @@ class ReplacingModelJob(ModelLoadJob):
     replaced by key; of keys that stand twice in the model the newest wins. History has no key: the loads that the
     model holds are replaced as a whole.
     """
+
+    def run(self) -> None:
+        """Load. Raises JobInterrupted for what dlt would swallow."""
+        try:
+            super().run()
+        except Exception:
+            raise
+        except BaseException as interruption:
+            raise JobInterrupted from interruption
 
     def _insert_statement_from_select_statement(self, select_dialect: Any, select_statement: str) -> str:
         client = self._job_client.sql_client

@@ -340,6 +340,26 @@ def test_a_package_that_does_not_follow_the_warehouse_is_discarded(settings: Set
         assert_holds(connection, "raw_oltp.product", parts[0])
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_who_stops_a_load_need_not_wait(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    """dlt keeps what is no `Exception` for itself and waits for the job: Ctrl-C would be heard the second time."""
+
+    def stopped(job: ModelLoadJob) -> None:
+        raise stop
+
+    products = rows_sql(PRODUCT, PRODUCT_ROWS, "10", "l1")
+    with open_warehouse(settings) as connection:
+        landed = land(connection, settings, PRODUCT, "l1", products)
+        with monkeypatch.context() as patch, pytest.raises(stop):
+            patch.setattr(ModelLoadJob, "run", stopped)
+            load(connection, settings, {"n": 1}, landed)
+        assert drain(connection, settings) is True
+        assert read_state(connection, settings, "oltp") == {"n": 1}
+        assert_holds(connection, "raw_oltp.product", products)
+
+
 @pytest.mark.parametrize("loss", ["folder deleted", "older folder", "newer folder"])
 def test_the_warehouse_alone_knows_where_the_source_was_read_to(settings: Settings, tmp_path: Path, loss: str) -> None:
     home = Home.of(settings)
