@@ -194,6 +194,26 @@ def test_by_cursor_equal_late_and_missing_cursors_are_read(world: World) -> None
     assert world.current() == world.at_source()
 
 
+def test_where_no_row_is_found_the_cursor_stays(world: World) -> None:
+    """Else it would be the clock, and a transaction that was open for longer than the lag would commit behind it."""
+    world.land()
+    cursor = world.state["cursor"]
+    newest = f"timestamptz '2024-01-01' + {ROWS} * interval '1 minute'"
+    world.sql(f"delete from orders where updated_at > {newest} - interval '1 hour'")
+    assert world.land().source_rows == 0
+    assert world.state["cursor"] == cursor
+    world.sql(f"insert into orders values ('late', 1, 1, {newest} + interval '1 minute')")
+    assert world.land().landed_rows == 1
+
+
+def test_an_empty_table_has_no_cursor(world: World) -> None:
+    world.sql("truncate orders")
+    world.land()
+    assert world.state["cursor"] is None
+    world.sql("insert into orders values ('first', 1, 1, '2020-01-01')")
+    assert world.land().landed_rows == 1
+
+
 def test_a_row_dated_in_the_future_does_not_hide_later_changes(world: World) -> None:
     world.sql("insert into orders values ('future', 1, 1, '2999-01-01')")
     world.land()

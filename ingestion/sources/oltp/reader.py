@@ -188,14 +188,16 @@ class OltpReader:
 
     def _survey(self, table: Table, origin: _Origin, cursor: str | None, where: str | None = None) -> Plan:
         """One pass at the source: how many rows, the newest cursor, and whether the scanner would change a value."""
-        finite = f'least(max("{table.cursor}") filter (where isfinite("{table.cursor}")), now())'
+        finite = f'max("{table.cursor}") filter (where isfinite("{table.cursor}"))'
+        # least() passes over a null: of no row it would make the clock, and what commits late would lie behind it
+        newest_sql = f"least({finite}, case when {finite} is not null then now() end)"
         changed = [
             condition for leaf in table.columns if (condition := _changed_by_scanner(leaf, origin.types[leaf.name]))
         ]
         row = self.connection.execute(
             "select * from "
             + _query(
-                f"select count(*) as n, {finite if table.cursor else 'null::timestamptz'} as newest, "
+                f"select count(*) as n, {newest_sql if table.cursor else 'null::timestamptz'} as newest, "
                 f"count(*) filter (where {' or '.join(changed) or 'false'}) as changed "
                 f"from {_qualified(table)} where {where or 'true'}"
             )
