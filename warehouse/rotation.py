@@ -214,12 +214,18 @@ def _vault_columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str
 
 
 def _rekey_vault(connection: duckdb.DuckDBPyConnection, version: int) -> int:
+    columns = [(f'{vault.ALIAS}.main."{table}"', column, "varchar") for table, column in _vault_columns(connection)]
+    return _rekey_columns(connection, columns, version)
+
+
+def _rekey_columns(connection: duckdb.DuckDBPyConnection, columns: list[tuple[str, str, str]], version: int) -> int:
+    """Tokens of the version before, in columns (relation, name, type), as those of this one; all of them or none."""
     connection.execute("begin")
     changed = 0
-    for table, column in _vault_columns(connection):
+    for relation, column, data_type in columns:
         row = connection.execute(
-            f'update {vault.ALIAS}.main."{table}" set "{column}" = rekeyed("{column}") '
-            f"where contains(\"{column}\", 'v{version - 1}:')"
+            f'update {relation} set "{column}" = rekeyed("{column}"::varchar)::{data_type} '
+            f"where contains(\"{column}\"::varchar, 'v{version - 1}:')"
         ).fetchone()
         changed += int(row[0]) if row else 0
     connection.execute("commit")
@@ -236,16 +242,11 @@ def _snapshot_columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, 
 
 
 def _rekey_snapshots(connection: duckdb.DuckDBPyConnection, version: int) -> int:
-    connection.execute("begin")
-    changed = 0
-    for table, column, data_type in _snapshot_columns(connection):
-        row = connection.execute(
-            f'update {CATALOG}.{_SNAPSHOTS}."{table}" set "{column}" = rekeyed("{column}"::varchar)::{data_type} '
-            f"where contains(\"{column}\"::varchar, 'v{version - 1}:')"
-        ).fetchone()
-        changed += int(row[0]) if row else 0
-    connection.execute("commit")
-    return changed
+    columns = [
+        (f'{CATALOG}.{_SNAPSHOTS}."{table}"', column, data_type)
+        for table, column, data_type in _snapshot_columns(connection)
+    ]
+    return _rekey_columns(connection, columns, version)
 
 
 def _demand_none_left(connection: duckdb.DuckDBPyConnection, version: int) -> None:
