@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import shutil
 import time
 from collections.abc import Iterator
 
@@ -113,9 +114,7 @@ def test_a_hundred_thousand_values_are_the_same_on_every_engine(
     connection: duckdb.DuckDBPyConnection, session: SnowflakeConnection, record_figure: RecordFigure
 ) -> None:
     """Python's hmac, DuckDB's macro, and the same construction from core functions on Snowflake's (fakesnow's) own."""
-    domains = [DOMAINS[number % len(DOMAINS)] for number in range(COUNT)]
-    values = [f" {number:x}\u00e9 User.{number}@Example.ORG \u00c5{number * 7919} " for number in range(COUNT)]
-    expected = [tokens.pseudonym(KEY, domain, value) for domain, value in zip(domains, values, strict=True)]
+    domains, values, expected = _many()
     given = pa.table({"number": range(COUNT), "domain": domains, "value": values})  # noqa: F841  # read by name
     in_duckdb = []
     for domain in DOMAINS:  # the macro's domain is a constant wherever landing uses it
@@ -124,16 +123,12 @@ def test_a_hundred_thousand_values_are_the_same_on_every_engine(
         ).fetchall()
     assert [token for _, token in sorted(in_duckdb)] == expected
 
-    messages = [
-        (number, f"{domain}|{tokens.canonical(domain, value)}".encode().hex())
-        for number, (domain, value) in enumerate(zip(domains, values, strict=True))
-    ]
+    messages = _messages(domains, values)
     session.cursor().execute("create or replace table message (number integer, hexadecimal varchar)")
     snowflake.connector.pandas_tools.write_pandas(
         session, pd.DataFrame(messages, columns=["NUMBER", "HEXADECIMAL"]), "MESSAGE"
     )
-    block = KEY.ljust(64, b"\0")
-    inner, outer = (bytes(byte ^ pad for byte in block).hex() for pad in (0x36, 0x5C))
+    inner, outer = _pads()
     in_snowflake = (
         session.cursor()
         .execute(f"""
@@ -145,6 +140,45 @@ def test_a_hundred_thousand_values_are_the_same_on_every_engine(
     )
     assert [token for (token,) in in_snowflake] == expected
     record_figure("HMAC equal in Python, DuckDB and fakesnow", f"{len(expected):,} of {COUNT:,} values", "100,000")
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs a JVM, and there is no `java` on the path")
+def test_a_hundred_thousand_values_are_the_same_on_spark(record_figure: RecordFigure) -> None:
+    """Where Spark is installed (`pip install pyspark`, which the lock does not hold: 450 MB)."""
+    session = pytest.importorskip("pyspark.sql", reason="pyspark is not installed (optional: 450 MB)").SparkSession
+    domains, values, expected = _many()
+    inner, outer = _pads()
+    spark = session.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+    try:
+        spark.createDataFrame(_messages(domains, values), ["number", "hexadecimal"]).createOrReplaceTempView("message")
+        found = spark.sql(f"""
+            select 'v1:' || sha2(unhex('{outer}' || sha2(unhex('{inner}' || hexadecimal), 256)), 256)
+            from message order by number
+        """).collect()
+    finally:
+        spark.stop()
+    assert [token for (token,) in found] == expected
+    record_figure("HMAC equal in Python and Spark", f"{len(expected):,} of {COUNT:,} values", "100,000")
+
+
+def _many() -> tuple[list[str], list[str], list[str]]:
+    """Domains, values, and the tokens that Python gives them."""
+    domains = [DOMAINS[number % len(DOMAINS)] for number in range(COUNT)]
+    values = [f" {number:x}\u00e9 User.{number}@Example.ORG \u00c5{number * 7919} " for number in range(COUNT)]
+    return domains, values, [tokens.pseudonym(KEY, *given) for given in zip(domains, values, strict=True)]
+
+
+def _messages(domains: list[str], values: list[str]) -> list[tuple[int, str]]:
+    """Number and hexadecimal bytes of what is hashed: canonical values, as the engines share no Unicode rules."""
+    return [
+        (number, f"{domain}|{tokens.canonical(domain, value)}".encode().hex())
+        for number, (domain, value) in enumerate(zip(domains, values, strict=True))
+    ]
+
+
+def _pads() -> tuple[str, str]:
+    block = KEY.ljust(64, b"\0")
+    return bytes(byte ^ 0x36 for byte in block).hex(), bytes(byte ^ 0x5C for byte in block).hex()
 
 
 def test_a_million_values_have_a_million_tokens(
