@@ -14,12 +14,13 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from ingestion import run as run_module
 from ingestion.run import SourceReport, ingest
 from ingestion.schema import Table, tables
+from ingestion.sources.stream import reader
 from ingestion.sources.stream.reader import Topics
 from tests.conftest import MakeSettings
 from warehouse import servers
 from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
-from warehouse.core.errors import LoadIncomplete
+from warehouse.core.errors import LoadIncomplete, SourceUnavailable
 from warehouse.core.settings import Settings
 
 TOPIC = "payments.transactions"
@@ -108,6 +109,37 @@ def test_what_arrives_while_reading_is_of_the_next_batch(broker: Broker, monkeyp
         assert broker.ingest().total("landed_rows") == 1
     assert broker.ingest().total("landed_rows") == 1
     assert [row[3] for row in broker.landed()] == ["E1", "E2"]
+
+
+def test_a_partition_of_more_than_a_hundred_megabytes_is_read(broker: Broker) -> None:
+    """The embedded broker answers with all of it at once, which is more than a client takes unless it is told to."""
+    broker.produce(*[b"x" * 900_000] * 120, event("E1"))
+    report = broker.ingest()
+    assert (report.total("source_rows"), report.total("quarantined_rows")) == (121, 120)
+    assert [row[3] for row in broker.landed()] == ["E1"]
+
+
+@pytest.mark.parametrize(("silences", "lands"), [(3, True), (100, False)])
+def test_a_broker_that_answers_is_waited_for_and_not_for_ever(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, silences: int, lands: bool
+) -> None:
+    class Slow(Consumer):
+        left = silences
+
+        def consume(self, *arguments: Any, **named: Any) -> list[Any]:
+            if Slow.left:
+                Slow.left -= 1
+                return []
+            return super().consume(*arguments, **named)
+
+    broker.produce(event("E1"))
+    monkeypatch.setattr(reader, "Consumer", Slow)
+    if lands:
+        assert broker.ingest().total("landed_rows") == 1
+    else:
+        with pytest.raises(SourceUnavailable, match="stopped delivering"):
+            broker.ingest()
+        assert broker.landed() == []
 
 
 def test_a_tombstone_lands_without_a_document(broker: Broker) -> None:

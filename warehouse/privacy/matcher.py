@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from ahocorasick_rs import BytesAhoCorasick
+from ahocorasick_rs import BytesAhoCorasick, Implementation
 
 from warehouse.privacy.encodings import spellings
+
+_MOST_DFA_BYTES = 500_000
+"""Of all spellings together. Up to here a DFA fits in some hundred MB, and is four times as fast as the NFA."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,9 @@ class Matcher:
                     forms.setdefault(form, []).append((needle, encoding))
         self._forms = list(forms)
         self._meaning = [forms[form] for form in self._forms]
-        self._automaton = BytesAhoCorasick(self._forms) if self._forms else None
+        small = sum(map(len, self._forms)) <= _MOST_DFA_BYTES
+        kind = Implementation.DFA if small else None
+        self._automaton = BytesAhoCorasick(self._forms, implementation=kind) if self._forms else None
 
     def __bool__(self) -> bool:
         """Whether there is anything to search for."""

@@ -32,6 +32,9 @@ CHUNK_BYTES = 64 * 2**20
 _BATCH = 10_000
 """Messages asked for at once, and rows of an Arrow batch: DuckDB gives each of its threads whole ones."""
 _TIMEOUT = 10.0
+_LARGEST_ANSWER = 2**31 - 1
+_SILENCES = 9
+"""So many time-outs in a row, then a broker that still answers has stopped delivering."""
 _VIEW = "stream_chunk"
 _SCHEMA = pa.schema(
     [
@@ -219,12 +222,15 @@ class StreamReader(Topics):
         pending: list[pa.RecordBatch] = []
         last: dict[Place, Message] = {}
         size = 0
-        enough = FIRST_MESSAGES
+        enough, silences = FIRST_MESSAGES, 0
         while (left := sum(stop[each] - positions[each] for each in positions)) > 0:
             # asking for more than there is would wait out the timeout
             messages = self._consumer.consume(min(_BATCH, left), timeout=_TIMEOUT)
             if not messages and self._only_markers_left(positions, stop):
                 break
+            silences = 0 if messages else silences + 1
+            if silences and silences < _SILENCES and self._answers():
+                continue
             if not messages:
                 raise SourceUnavailable(
                     f"Kafka stopped delivering {table.origin} before the end seen at the start",
@@ -257,6 +263,13 @@ class StreamReader(Topics):
         if pending:
             yield pa.Table.from_batches(pending)
 
+    def _answers(self) -> bool:
+        """Whether the broker is there: then it may be slow."""
+        try:
+            return bool(self._consumer.list_topics(timeout=_TIMEOUT).brokers)
+        except KafkaException:
+            return False
+
     def _only_markers_left(self, positions: Offsets, stop: Offsets) -> bool:
         """Markers of transactions and compacted messages have offsets but are never delivered."""
         for reached in self._consumer.position([TopicPartition(*each) for each in positions]):
@@ -270,6 +283,8 @@ def consumer_config(settings: Settings, bootstrap: str) -> dict[str, str | int |
     return client_config(settings, bootstrap) | {
         "group.id": "payments-warehouse",
         "enable.auto.commit": False,
+        # the embedded broker answers with all that a partition holds, whatever is asked for; others keep to our 50 MB
+        "receive.message.max.bytes": _LARGEST_ANSWER,
         "auto.offset.reset": "error",
     }
 
