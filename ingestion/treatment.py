@@ -12,7 +12,7 @@ from ingestion.schema import Table
 from ingestion.shapes import compile_shape
 from ingestion.sources import Chunk, Piece
 from ingestion.sources.json_text import is_json_sql
-from ingestion.verbatim import MAX_SKELETONS, SKELETON_SQL, is_clean, pattern_of, verbatim_boundary
+from ingestion.verbatim import MAX_SKELETONS, is_clean, pattern_of, skeleton_sql, verbatim_boundary
 
 _VAULT_TYPE = "struct(path varchar, token varchar, value varchar)[]"
 SAMPLE = 2_048
@@ -115,7 +115,7 @@ class Treatment:
             select * exclude (known, is_json) replace (
                 case when is_json then doc end as doc,
                 case when is_json then problem else coalesce(problem, 'not JSON') end as problem
-            ), case when known then '{_KNOWN}' when is_json then {SKELETON_SQL} end as skeleton
+            ), case when known then '{_KNOWN}' when is_json then {skeleton_sql(self.table)} end as skeleton
             from (
                 select *, case when known or doc is null then true else {is_json_sql("doc")} end as is_json
                 from (select *, coalesce({known}, false) as known from ({relation}))

@@ -1,6 +1,7 @@
 """Documents that may land as they came: every key declared and plain, so that the boundary has nothing to do.
 
-A document's *skeleton* is its text with a mark in the place of every value after a colon. Documents of one skeleton
+A document's *skeleton* is its text with a mark in the place of every value after a colon: `~` for a scalar, `@` for a
+null where an object or array is declared, `#` for an array of texts where one of scalars is. Documents of one skeleton
 have the same keys in the same places. There are few, and each is judged once, in Python, against the pinned schema.
 What is judged clean lands verbatim: numbers keep their spelling (`1e2`, `12.50`), keys their order. Everything else,
 whatever the doubt, is rebuilt key by key by the boundary. Staging reads both alike: an absent key is null.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from ingestion.boundary import NO_REASON, Boundary
@@ -30,15 +31,26 @@ MAX_SKELETONS = 2_000
 """A chunk with more is one that people write by hand; the rest of it is rebuilt."""
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
-_VALUE = "~"
+_STAND_INS = {"~": "0", "@": "null", "#": "[0]"}
+"""Mark → JSON that the judge reads in its place."""
 _UNCERTAIN = r':\s*"\s*[\],:}]|\[\s*[^\]{\s]'
 """A quote that may be a closing one, and arrays of scalars, which would give every document a skeleton of its own."""
-SKELETON_SQL = f"""
-    case when problem is null and length(doc) <= {MAX_LENGTH} and not regexp_matches(doc, '{_UNCERTAIN}')
-        then regexp_replace(doc, ':\\s*(?:{_STRING}|[-+.eE0-9]+|true|false|null)', ':{_VALUE}', 'g')
-    end
-"""
-"""Over the columns `doc` (valid JSON text) and `problem`; null where there is no certain skeleton."""
+
+
+def skeleton_sql(table: Table) -> str:
+    """Over the columns `doc` (valid JSON text) and `problem`; null where there is no certain skeleton."""
+    doc = "doc"
+    if containers := "|".join(sorted(_names(table.document, lambda node: node.leaf is None))):
+        doc = f"""regexp_replace({doc}, '("(?:{containers})"\\s*:)\\s*null', '\\1@', 'g')"""
+    if arrays := "|".join(sorted(_names(table.document, _is_array_of_scalars))):
+        texts = rf"\[\s*(?:{_STRING}(?:\s*,\s*{_STRING})*)?\s*\]"
+        doc = f"""regexp_replace({doc}, '("(?:{arrays})"\\s*:)\\s*{texts}', '\\1#', 'g')"""
+    return f"""
+        case when problem is null and length(doc) <= {MAX_LENGTH} and not regexp_matches({doc}, '{_UNCERTAIN}')
+            then regexp_replace({doc}, ':\\s*(?:{_STRING}|[-+.eE0-9]+|true|false|null)', ':~', 'g')
+        end
+    """
+
 
 MAX_PATTERN = 16_384
 """Characters of a pattern. RE2 turns slow (fifty times) when the states of one no longer fit into its memory."""
@@ -46,16 +58,22 @@ _JSON_STRING = (
     r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?:[0-9abcefABCEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}'
     r'|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})))*"'
 )
-_JSON_SCALAR = rf"[ \t\n\r]*(?:{_JSON_STRING}|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?|true|false|null)"
-"""Strictly JSON; what else is JSON (an exponent) has no place in a pattern and is judged by its skeleton."""
+_SPACE = r"[ \t\n\r]*"
+_PATTERNS = {
+    "~": rf"{_SPACE}(?:{_JSON_STRING}|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?|true|false|null)",
+    "@": rf"{_SPACE}null",
+    "#": rf"{_SPACE}\[(?:{_SPACE}{_JSON_STRING}(?:{_SPACE},{_SPACE}{_JSON_STRING})*)?{_SPACE}\]",
+}
+"""Mark → what may stand in its place, strictly JSON; what else is JSON (an exponent) is judged by its skeleton."""
 
-_KEY_AND_VALUE = re.compile(rf"({_STRING}\s*:){_VALUE}")
+_KEY_AND_MARK = re.compile(rf"({_STRING}\s*:)([{''.join(_STAND_INS)}])")
 
 
 def is_clean(table: Table, skeleton: str) -> bool:
     """Whether documents of this skeleton hold declared, plain values in declared places and nothing else."""
     try:
-        document = json.loads(_KEY_AND_VALUE.sub(r"\1 0", skeleton), object_pairs_hook=_unique, parse_constant=_refuse)
+        text = _KEY_AND_MARK.sub(lambda found: found[1] + _STAND_INS[found[2]], skeleton)
+        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return False
     if not isinstance(document, dict) or not _is_declared(table.document, document):
@@ -65,7 +83,8 @@ def is_clean(table: Table, skeleton: str) -> bool:
     return not any(leaf.required or leaf.minimum is not None for leaf in leaves)
 
 
-_Trie: TypeAlias = dict[str, "_Trie"]
+_Trie: TypeAlias = dict[tuple[str, str], "_Trie"]
+"""(text, mark after it) → what may follow."""
 
 
 def pattern_of(clean: Iterable[str]) -> str | None:
@@ -76,11 +95,11 @@ def pattern_of(clean: Iterable[str]) -> str | None:
     found = None
     trie: _Trie = {}
     for skeleton in clean:
-        *parts, end = _KEY_AND_VALUE.split(skeleton)
-        texts = [text + key for text, key in zip(parts[::2], parts[1::2], strict=True)]
+        *parts, end = _KEY_AND_MARK.split(skeleton)
+        steps = [(text + key, mark) for text, key, mark in zip(parts[::3], parts[1::3], parts[2::3], strict=True)]
         branch = trie
-        for text in (*texts, end):
-            branch = branch.setdefault(text, {})
+        for step in (*steps, (end, "")):
+            branch = branch.setdefault(step, {})
         pattern = _alternatives(trie)
         if len(pattern) > MAX_PATTERN:
             break
@@ -91,7 +110,8 @@ def pattern_of(clean: Iterable[str]) -> str | None:
 def _alternatives(trie: _Trie) -> str:
     """Every way through the trie. A skeleton ends where its last text does, and no text that ends one goes on."""
     return "|".join(
-        re.escape(text) + (f"{_JSON_SCALAR}(?:{_alternatives(after)})" if after else "") for text, after in trie.items()
+        re.escape(text) + (f"{_PATTERNS[mark]}(?:{_alternatives(after)})" if mark else "")
+        for (text, mark), after in trie.items()
     )
 
 
@@ -115,6 +135,8 @@ def _is_declared(fields: tuple[Node, ...], found: dict[str, Any]) -> bool:
 def _fits(node: Node, found: Any) -> bool:
     if node.leaf is not None and node.leaf.data_class not in PLAIN_CLASSES:
         return False
+    if found is None:
+        return True
     if node.fields:
         return _is_declared(node.fields, found) if isinstance(found, dict) else False
     if node.items is not None:
@@ -127,6 +149,18 @@ def _fits(node: Node, found: Any) -> bool:
             for key, value in found.items()
         )
     return not isinstance(found, dict | list)
+
+
+def _names(fields: Iterable[Node], wanted: Callable[[Node], bool]) -> Iterator[str]:
+    """Of the declared keys, wherever they stand, those that are wanted. All are words: a pattern needs no escapes."""
+    for node in fields:
+        if wanted(node) and node.name.isidentifier():
+            yield node.name
+        yield from _names((*node.fields, *([node.items] if node.items else [])), wanted)
+
+
+def _is_array_of_scalars(node: Node) -> bool:
+    return node.items is not None and node.items.leaf is not None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ingestion.sources.mongodb import columns
 from ingestion.sources.mongodb.columns import Block
 from ingestion.sources.mongodb.reader import MongoReader
 from ingestion.treatment import Treatment, treated_sql
-from ingestion.verbatim import MAX_PATTERN, SKELETON_SQL, is_clean, pattern_of, verbatim_boundary
+from ingestion.verbatim import MAX_PATTERN, is_clean, pattern_of, skeleton_sql, verbatim_boundary
 
 KEY = bytes(range(32))
 TRANSACTIONS = schema.tables("mongodb")["transactions"]
@@ -193,7 +193,7 @@ def test_a_block_that_is_damaged_or_twisted_loses_nothing() -> None:
 
 def skeleton_of(connection: duckdb.DuckDBPyConnection, text: str) -> str | None:
     row = connection.execute(
-        f"select {SKELETON_SQL} from (select $doc::varchar as doc, null::varchar as problem)", {"doc": text}
+        f"select {skeleton_sql(EVENTS)} from (select $doc::varchar as doc, null::varchar as problem)", {"doc": text}
     ).fetchone()
     return row[0] if row else None
 
@@ -207,11 +207,14 @@ class Pairs(list[tuple[str, Any]]):
     """An object with every one of its keys."""
 
 
-def marked(value: Any) -> str:
+def marked(value: Any, key: str = "") -> str:
     """The skeleton of a document that was read."""
     if isinstance(value, Pairs):
-        return "{" + ",".join(f"{json.dumps(key)}:{marked(child)}" for key, child in value) + "}"
-    return "[" + ",".join(map(marked, value)) + "]" if isinstance(value, list) else "~"
+        return "{" + ",".join(f"{json.dumps(name)}:{marked(child, name)}" for name, child in value) + "}"
+    if isinstance(value, list):
+        is_texts = key == "movement_ids" and all(isinstance(item, str) for item in value)
+        return "#" if is_texts else "[" + ",".join(map(marked, value)) + "]"
+    return "@" if value is None and key in {"attributes", "three_ds", "movement_ids"} else "~"
 
 
 KNOWN: list[str] = []
@@ -254,10 +257,18 @@ awkward = st.text(st.sampled_from(list('a:",{}[]~\\ 0tn')), max_size=12) | st.te
 event_keys = st.sampled_from([node.name for node in EVENTS.document if not node.fields])
 attribute_keys = st.sampled_from(["capture_id", "refund_id", "rule", "is_fraud"])
 plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, width=32) | awkward
+containers = st.fixed_dictionaries(
+    {},
+    optional={
+        "three_ds": st.none() | st.dictionaries(st.sampled_from(["outcome", "eci"]), plain, max_size=2),
+        "movement_ids": st.none() | st.lists(awkward, max_size=3),
+    },
+)
 events = st.builds(
-    lambda top, attributes: {**top, "attributes": attributes},
+    lambda top, attributes, more: {**top, "attributes": attributes and {**attributes, **more}},
     st.dictionaries(event_keys, plain, max_size=5),
-    st.dictionaries(attribute_keys, plain, max_size=3),
+    st.none() | st.dictionaries(attribute_keys, plain, max_size=3),
+    containers,
 )
 
 
@@ -281,7 +292,7 @@ def test_numbers_keep_their_spelling(connection: duckdb.DuckDBPyConnection) -> N
 @settings(max_examples=300)
 @given(
     event=events,
-    place=st.sampled_from(["key", "attribute", "array", "nested", "twice", "swallowed"]),
+    place=st.sampled_from(["key", "attribute", "array", "texts", "scalar", "nested", "twice", "swallowed"]),
     around=awkward,
 )
 def test_nothing_undeclared_lands_verbatim(
@@ -296,6 +307,10 @@ def test_nothing_undeclared_lands_verbatim(
             smuggled["attributes"] = {"rule": around, "cvv": MARKER, "network": around}
         case "array":
             smuggled["attributes"] = {"movement_ids": [around, {"ssn": MARKER}, around + ": "]}
+        case "texts":
+            smuggled["attributes"] = {"movement_ids": [around], "rule" + MARKER: [around, MARKER]}
+        case "scalar":
+            smuggled["attributes"] = {"three_ds": around + MARKER, "movement_ids": None}
         case "nested":
             smuggled["reason"] = {around: MARKER}
         case "swallowed":
@@ -325,7 +340,25 @@ def test_what_is_odd_is_rebuilt(connection: duckdb.DuckDBPyConnection, text: str
     assert verbatim(connection, text) is None
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "null",
+        '{"three_ds": null}',
+        '{"three_ds" :\n null, "rule": "null"}',
+        '{"movement_ids": ["a", "b:\\"]"], "rule": 1}',
+        '{"movement_ids":[]}',
+        '{"movement_ids":null}',
+    ],
+)
+def test_a_null_object_and_an_array_of_texts_are_clean(connection: duckdb.DuckDBPyConnection, attributes: str) -> None:
+    text = f'{{"event_id": "E1", "attributes": {attributes}}}'
+    assert verbatim(connection, text) == text
+    assert matches(connection, text, pattern_of([str(skeleton_of(connection, text))]))
+
+
 CLEAN = '{"event_id": "E1", "amount": 1, "attributes": {"rule": null, "network": true}}'
+LISTED = '{"attributes": {"movement_ids": ["a"], "three_ds": null}}'
 
 
 @pytest.mark.parametrize(
@@ -344,6 +377,13 @@ CLEAN = '{"event_id": "E1", "amount": 1, "attributes": {"rule": null, "network":
         (CLEAN.replace("1,", '{"amount": 1},'), False),
         (CLEAN.replace("1,", '1, "cvv": 1,'), False),
         (CLEAN.replace("event_id", "event~id"), False),
+        (LISTED.replace('["a"]', '[ "b]" ,"\\"c"\n]'), True),
+        (LISTED.replace('["a"]', "[]"), True),
+        (LISTED.replace('["a"]', '["a",]'), False),
+        (LISTED.replace('["a"]', '["\\x41"]'), False),
+        (LISTED.replace('["a"]', '["a", 1]'), False),
+        (LISTED.replace('["a"]', '["a", {"cvv": "1"}]'), False),
+        (LISTED.replace("null", '"a"'), False),
         (CLEAN + " ", False),
         (" " + CLEAN, False),
     ],
@@ -352,7 +392,7 @@ def test_a_pattern_knows_the_documents_of_its_skeletons_only(
     connection: duckdb.DuckDBPyConnection, text: str, is_known: bool
 ) -> None:
     others = ['{"event_id": "E1", "amount": 1}', '{"event_id": "E1", "attributes": {"rule": 1}}']
-    skeletons = [str(skeleton_of(connection, known)) for known in (*others, CLEAN)]
+    skeletons = [str(skeleton_of(connection, known)) for known in (*others, CLEAN, LISTED)]
     assert matches(connection, text, pattern_of(skeletons)) is is_known
     assert matches(connection, CLEAN, pattern_of(skeletons)) and matches(connection, others[1], pattern_of(skeletons))
 
