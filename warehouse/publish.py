@@ -93,7 +93,7 @@ def new_copy(published: Path) -> Path:
 
 
 def _copy(settings: Settings, new: Path, key: str, progress: Progress) -> dict[str, int]:
-    with open_warehouse(settings, read_only=True) as connection:
+    with open_warehouse(settings, read_only=True, memory_limit=settings.memory_limit) as connection:
         names = _publishable(connection)
         if not any(schema == "public" for schema, _ in names):
             raise ConfigurationError(
