@@ -51,7 +51,7 @@
             on built.currency_code = rates.currency_code and built.business_date = rates.rate_date
         where
             built.reporting_rate_status != coalesce(rates.rate_status, 'missing')
-            or built.amount_reporting != {{ convert_money('built.amount', 'rates.rate_to_reporting') }}
+            or built.reporting_rate != rates.rate_to_reporting
     )
     {%- endif -%}
 {%- endmacro %}

@@ -17,11 +17,8 @@
 } %}
 {#- an event that names no payment stands with the others that name none -#}
 {%- set named_or_unknown = "coalesce(transaction_key, '" ~ var('unknown_key') ~ "')" -%}
-{%- set and_is_changed -%}
-    {%- if is_incremental() %}
-        and {{ named_or_unknown }} in (select payments.transaction_key from payments)
-    {%- endif -%}
-{%- endset %}
+{%- set and_is_changed =
+    ' and ' ~ named_or_unknown ~ ' in (select payments.transaction_key from payments)' if is_incremental() else '' %}
 with
 
 known_payments as (

@@ -94,6 +94,7 @@ final as (
         legs.amount,
         legs.amount_minor,
         {{ convert_money('legs.amount', 'reporting_rates.rate_to_reporting') }} as amount_reporting,
+        reporting_rates.rate_to_reporting as reporting_rate,
         coalesce(reporting_rates.rate_status, 'missing') as reporting_rate_status,
         legs.is_orphan,
         legs.has_currency_mismatch,
