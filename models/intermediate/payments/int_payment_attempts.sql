@@ -73,9 +73,7 @@ events as (
         occurred_at,
         loaded_at
     from {{ ref('int_payment_events_deduped') }}
-    where
-        event_type in ({{ quoted(steps.values()) }})
-        and transaction_key is not null{{ and_payment_in('payments') }}
+    where event_type in ({{ quoted(steps.values()) }}){{ and_payment_in('payments') }}
 ),
 
 -- an event that forgot which attempt it belongs to belongs to the one of its number; without a number it is its own

@@ -4,6 +4,7 @@
     incremental_strategy='append',
     pre_hook="{{ remove_changed_payouts() }}",
 ) }}
+{%- set and_is_listed = ' and movement_id in (select unnested.movement_id from unnested)' if is_incremental() else '' %}
 with
 
 payouts as (
@@ -71,12 +72,7 @@ ledger as (
         event_at_utc,
         loaded_at
     from {{ ref('int_ledger_entries') }}
-    where
-        ledger_account = 'merchant_balance'
-        and movement_id is not null
-        {%- if is_incremental() %}
-        and movement_id in (select unnested.movement_id from unnested)
-        {%- endif %}
+    where ledger_account = 'merchant_balance' and movement_id is not null{{ and_is_listed }}
 ),
 
 -- few movements are announced twice: gathering all of them for their sake would cost more than everything else here
