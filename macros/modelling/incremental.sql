@@ -17,9 +17,42 @@
     {%- endif -%}
 {%- endmacro %}
 
-{% macro remove_stale(upstream) -%}
+{#- `upstreams`: the model that says which versions there are, or a list of such models. -#}
+{% macro remove_stale(upstreams) -%}
     {%- if is_incremental() -%}
-    delete from {{ this }} where row_version not in (select upstream.row_version from {{ ref(upstream) }} as upstream)
+    delete from {{ this }} where row_version not in (
+        {%- for upstream in ([upstreams] if upstreams is string else upstreams) %}
+        select upstream.row_version from {{ ref(upstream) }} as upstream
+        {{ 'union all' if not loop.last }}
+        {%- endfor %}
+    )
+    {%- endif -%}
+{%- endmacro %}
+
+{#- Rows whose member of a dimension nobody knew, or is gone: it may be known by now. -#}
+{% macro remove_without_member(key, dimension) -%}
+    {%- if is_incremental() -%}
+    delete from {{ this }} where row_version in (
+        select built.row_version from {{ this }} as built
+        where
+            built.{{ key }} = '{{ var("unknown_key") }}'
+            or built.{{ key }} not in (select members.{{ key }} from {{ ref(dimension) }} as members)
+    )
+    {%- endif -%}
+{%- endmacro %}
+
+{#- Rows that were converted at what is not the rate of their day any more: rates land late, and are corrected. -#}
+{% macro remove_with_other_rate() -%}
+    {%- if is_incremental() -%}
+    delete from {{ this }} where row_version in (
+        select built.row_version
+        from {{ this }} as built
+        left join {{ ref('int_exchange_rates_filled') }} as rates
+            on built.currency_code = rates.currency_code and built.business_date = rates.rate_date
+        where
+            built.reporting_rate_status != coalesce(rates.rate_status, 'missing')
+            or built.reporting_rate != rates.rate_to_reporting
+    )
     {%- endif -%}
 {%- endmacro %}
 

@@ -400,14 +400,14 @@ FAULTS = (
     ),
     ModelFault(
         LEDGER,
-        "    where is_succeeded\n",
-        "    where is_succeeded or not is_succeeded\n",
+        "    where is_succeeded{{",
+        "    where (is_succeeded or not is_succeeded){{",
         "failed refunds are booked",
     ),
     ModelFault(
         LEDGER,
-        "    where paid_event_id is not null\n),",
-        "    where paid_event_id is not null or failed_event_id is not null\n),",
+        "        paid_event_id is not null\n        and failed_event_id is not null\n",
+        "        failed_event_id is not null\n",
         "a payout that nobody announced is booked",
     ),
     ModelFault(
@@ -430,8 +430,8 @@ FAULTS = (
     ),
     ModelFault(
         BALANCES,
-        "    where ledger_account = 'merchant_balance'\n",
-        "    where ledger_account in ('merchant_balance', 'bank')\n",
+        "    where legs.ledger_account = 'merchant_balance'",
+        "    where legs.ledger_account in ('merchant_balance', 'bank')",
         "what left our bank is still the merchant's",
     ),
     ModelFault(

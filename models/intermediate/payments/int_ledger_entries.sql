@@ -1,4 +1,9 @@
 -- One row per entry, account and currency: the double-entry ledger, credits positive, debits negative.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale(['int_transactions_unified', 'int_orphan_payments', 'int_payouts']) }}",
+) }}
 {#- what each kind of entry does to each account: the directions of one kind sum to zero -#}
 {%- set directions = {
     'capture': {'card_receivable': -1, 'merchant_balance': 1},
@@ -10,7 +15,66 @@
     'payout': {'merchant_balance': -1, 'bank': 1},
     'payout_reversal': {'bank': -1, 'merchant_balance': 1},
 } %}
+{#- an event that names no payment stands with the others that name none -#}
+{%- set named_or_unknown = "coalesce(transaction_key, '" ~ var('unknown_key') ~ "')" -%}
+{%- set and_is_changed =
+    ' and ' ~ named_or_unknown ~ ' in (select payments.transaction_key from payments)' if is_incremental() else '' %}
 with
+
+known_payments as (
+    select
+        transaction_key,
+        row_version,
+        merchant_id,
+        merchant_time_zone,
+        currency_code,
+        loaded_at
+    from {{ ref('int_transactions_unified') }}
+),
+
+orphan_payments as (
+    select
+        transaction_key,
+        row_version
+    from {{ ref('int_orphan_payments') }}
+),
+
+all_payments as (
+    select
+        transaction_key,
+        row_version,
+        merchant_id,
+        merchant_time_zone,
+        currency_code,
+        false as is_orphan,
+        loaded_at
+    from known_payments
+
+    union all
+
+    select
+        transaction_key,
+        row_version,
+        null as merchant_id,
+        null as merchant_time_zone,
+        null as currency_code,
+        true as is_orphan,
+        null as loaded_at
+    from orphan_payments
+),
+
+payments as (
+    select
+        transaction_key,
+        row_version,
+        merchant_id,
+        merchant_time_zone,
+        currency_code,
+        is_orphan,
+        loaded_at
+    from all_payments
+    {{ only_changed() }}
+),
 
 -- authorizations, inquiries, evidence, lost disputes and failed refunds move nothing: they are not asked for
 events as (
@@ -32,7 +96,7 @@ events as (
         occurred_at,
         loaded_at
     from {{ ref('int_payment_events_deduped') }}
-    where event_type in ('payment.captured', 'fee.charged')
+    where event_type in ('payment.captured', 'fee.charged'){{ and_is_changed }}
 ),
 
 refunds as (
@@ -47,7 +111,7 @@ refunds as (
         event_at_utc,
         loaded_at
     from {{ ref('int_refunds') }}
-    where is_succeeded
+    where is_succeeded{{ and_is_changed }}
 ),
 
 disputes as (
@@ -67,14 +131,12 @@ disputes as (
         won_at,
         loaded_at
     from {{ ref('int_disputes') }}
-    where
-        opened_event_id is not null
-        or won_event_id is not null
+    where (opened_event_id is not null or won_event_id is not null){{ and_is_changed }}
 ),
 
--- what was never paid out cannot come back
 payouts as (
     select
+        row_version,
         paid_event_id,
         failed_event_id,
         payout_id,
@@ -86,17 +148,7 @@ payouts as (
         failed_at,
         loaded_at
     from {{ ref('int_payouts') }}
-    where paid_event_id is not null
-),
-
-transactions as (
-    select
-        transaction_key,
-        merchant_id,
-        merchant_time_zone,
-        currency_code,
-        loaded_at
-    from {{ ref('int_transactions_unified') }}
+    {{ only_changed() }}
 ),
 
 merchants as (
@@ -119,6 +171,7 @@ currencies as (
 entries as (
     select
         event_id as entry_id,
+        cast(null as {{ type_text() }}) as payout_version,
         entry_type,
         movement_id,
         transaction_key,
@@ -138,6 +191,7 @@ entries as (
 
     select
         event_id as entry_id,
+        null as payout_version,
         'refund' as entry_type,
         refund_id as movement_id,
         transaction_key,
@@ -157,6 +211,7 @@ entries as (
 
     select
         opened_event_id as entry_id,
+        null as payout_version,
         'dispute_withdrawal' as entry_type,
         coalesce(opened_movement_id, dispute_id) as movement_id,
         transaction_key,
@@ -177,6 +232,7 @@ entries as (
 
     select
         won_event_id as entry_id,
+        null as payout_version,
         'dispute_return' as entry_type,
         coalesce(won_movement_id, won_event_id) as movement_id,
         transaction_key,
@@ -197,6 +253,7 @@ entries as (
 
     select
         paid_event_id as entry_id,
+        row_version as payout_version,
         'payout' as entry_type,
         null as movement_id,
         null as transaction_key,
@@ -211,11 +268,15 @@ entries as (
         paid_at as event_at_utc,
         loaded_at
     from payouts
+    where paid_event_id is not null
 
     union all
 
+    -- what was never paid out cannot come back
+
     select
         failed_event_id as entry_id,
+        row_version as payout_version,
         'payout_reversal' as entry_type,
         null as movement_id,
         null as transaction_key,
@@ -230,31 +291,34 @@ entries as (
         failed_at as event_at_utc,
         loaded_at
     from payouts
-    where failed_event_id is not null
+    where
+        paid_event_id is not null
+        and failed_event_id is not null
 ),
 
 -- an amount that is no number, or money of no currency, cannot be booked: ops_data_issues counts it
 bookable as (
     select
         entries.entry_id,
+        coalesce(entries.payout_version, payments.row_version) as row_version,
         entries.entry_type,
         entries.movement_id,
         entries.transaction_key,
         entries.transaction_id,
         entries.dispute_id,
         entries.payout_id,
-        coalesce(entries.merchant_id, transactions.merchant_id) as merchant_id,
+        coalesce(entries.merchant_id, payments.merchant_id) as merchant_id,
         entries.source_system,
         entries.currency_code,
-        transactions.merchant_time_zone,
+        payments.merchant_time_zone,
         entries.amount,
-        entries.payout_id is null and transactions.transaction_key is null as is_orphan,
-        coalesce(entries.currency_code != transactions.currency_code, false) as has_currency_mismatch,
+        entries.payout_id is null and coalesce(payments.is_orphan, true) as is_orphan,
+        coalesce(entries.currency_code != payments.currency_code, false) as has_currency_mismatch,
         entries.available_at,
         entries.event_at_utc,
-        greatest(entries.loaded_at, coalesce(transactions.loaded_at, entries.loaded_at)) as loaded_at
+        greatest(entries.loaded_at, coalesce(payments.loaded_at, entries.loaded_at)) as loaded_at
     from entries
-    left join transactions on entries.transaction_key = transactions.transaction_key
+    left join payments on coalesce(entries.transaction_key, '{{ var("unknown_key") }}') = payments.transaction_key
     where
         entries.amount is not null
         and entries.currency_code is not null
@@ -264,6 +328,7 @@ bookable as (
 dated as (
     select
         bookable.entry_id,
+        bookable.row_version,
         bookable.entry_type,
         bookable.movement_id,
         bookable.transaction_key,
@@ -310,6 +375,7 @@ final as (
         dated.entry_id,
         accounts.ledger_account,
         dated.currency_code,
+        dated.row_version,
         dated.entry_type,
         dated.movement_id,
         dated.transaction_key,

@@ -1,4 +1,9 @@
 -- One row per attempt at a payment: what was asked, what 3-D Secure and the issuer answered, and how it ended.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale(['int_transactions_unified', 'int_orphan_payments']) }}",
+) }}
 {%- set steps = {
     'attempted_at': 'payment.attempted',
     'authenticated_at': 'payment.authenticated',
@@ -7,6 +12,45 @@
     'blocked_at': 'payment.blocked',
 } %}
 with
+
+known_payments as (
+    select
+        transaction_key,
+        row_version
+    from {{ ref('int_transactions_unified') }}
+),
+
+orphan_payments as (
+    select
+        transaction_key,
+        row_version
+    from {{ ref('int_orphan_payments') }}
+),
+
+all_payments as (
+    select
+        transaction_key,
+        row_version,
+        false as is_orphan
+    from known_payments
+
+    union all
+
+    select
+        transaction_key,
+        row_version,
+        true as is_orphan
+    from orphan_payments
+),
+
+payments as (
+    select
+        transaction_key,
+        row_version,
+        is_orphan
+    from all_payments
+    {{ only_changed() }}
+),
 
 events as (
     select
@@ -29,14 +73,7 @@ events as (
         occurred_at,
         loaded_at
     from {{ ref('int_payment_events_deduped') }}
-    where
-        transaction_key is not null
-        and event_type in ({{ quoted(steps.values()) }})
-),
-
-transactions as (
-    select transaction_key
-    from {{ ref('int_transactions_unified') }}
+    where event_type in ({{ quoted(steps.values()) }}){{ and_payment_in('payments') }}
 ),
 
 -- an event that forgot which attempt it belongs to belongs to the one of its number; without a number it is its own
@@ -118,6 +155,7 @@ final as (
     select
         {{ hash_key(['judged.transaction_key', 'judged.attempt_id']) }} as attempt_key,
         judged.transaction_key,
+        payments.row_version,
         judged.transaction_key as retry_group_key,
         judged.source_system,
         judged.transaction_id,
@@ -149,7 +187,7 @@ final as (
         judged.position_from_last = 1 as is_final,
         judged.authenticated_at is not null as is_authenticated,
         judged.authorized_at is not null and judged.blocked_at is not null as is_blocked_after_authorization,
-        transactions.transaction_key is null as is_orphan,
+        payments.is_orphan,
         coalesce(judged.attempted_at, judged.first_event_at) as attempted_at,
         judged.authenticated_at,
         judged.authorized_at,
@@ -159,7 +197,7 @@ final as (
         judged.loaded_at
     from judged
     inner join retry_groups on judged.transaction_key = retry_groups.transaction_key
-    left join transactions on judged.transaction_key = transactions.transaction_key
+    inner join payments on judged.transaction_key = payments.transaction_key
 )
 
 select * from final

@@ -35,6 +35,15 @@ merchants as (
     from {{ ref('int_merchant_versions') }}
 ),
 
+merchant_landings as (
+    select
+        merchant_id,
+        count(*) as versions_count,
+        max(loaded_at) as loaded_at
+    from merchants
+    group by merchant_id
+),
+
 -- an outcome told twice under two event ids is one outcome: the first telling counts
 ranked as (
     select
@@ -59,6 +68,7 @@ gathered as (
         max(case when event_type = 'payout.failed' and telling = 1 then reason end) as failure_reason,
         min(case when event_type = 'payout.paid' then occurred_at end) as paid_at,
         min(case when event_type = 'payout.failed' then occurred_at end) as failed_at,
+        count(*) as events_count,
         max(occurred_at) as last_event_at,
         max(loaded_at) as loaded_at
     from ranked
@@ -68,6 +78,13 @@ gathered as (
 final as (
     select
         gathered.payout_id,
+        {{ hash_key([
+            'gathered.payout_id',
+            'gathered.events_count',
+            utc_microseconds('gathered.loaded_at'),
+            'merchant_landings.versions_count',
+            utc_microseconds('merchant_landings.loaded_at'),
+        ]) }} as row_version,
         gathered.paid_event_id,
         gathered.failed_event_id,
         coalesce(gathered.paid_event_id, gathered.failed_event_id) as announcing_event_id,
@@ -92,6 +109,7 @@ final as (
         greatest(gathered.loaded_at, coalesce(merchants.loaded_at, gathered.loaded_at)) as loaded_at
     from gathered
     left join currencies on gathered.currency_code = currencies.currency_code
+    left join merchant_landings on gathered.merchant_id = merchant_landings.merchant_id
     left join merchants
         on
             gathered.merchant_id = merchants.merchant_id

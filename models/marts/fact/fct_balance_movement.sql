@@ -1,4 +1,9 @@
 -- One row per ledger leg: entry, account and currency; the legs of an entry sum to zero.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook=["{{ remove_stale('int_ledger_entries') }}", "{{ remove_with_other_rate() }}"],
+) }}
 with
 
 legs as (
@@ -6,6 +11,7 @@ legs as (
         entry_id,
         ledger_account,
         currency_code,
+        row_version,
         entry_type,
         movement_id,
         transaction_key,
@@ -24,6 +30,7 @@ legs as (
         event_at_utc,
         loaded_at
     from {{ ref('int_ledger_entries') }}
+    {{ only_changed() }}
 ),
 
 merchants as (
@@ -72,6 +79,7 @@ final as (
         coalesce(merchants.merchant_version_key, '{{ var("unknown_key") }}') as merchant_version_key,
         {{ key_or_default('currencies.currency_key', 'legs.currency_code') | indent(8) }} as currency_key,
         coalesce(dates.date_key, {{ var('unknown_key') }}) as business_date_key,
+        legs.row_version,
         legs.entry_id,
         legs.movement_id,
         legs.transaction_id,
@@ -86,6 +94,7 @@ final as (
         legs.amount,
         legs.amount_minor,
         {{ convert_money('legs.amount', 'reporting_rates.rate_to_reporting') }} as amount_reporting,
+        reporting_rates.rate_to_reporting as reporting_rate,
         coalesce(reporting_rates.rate_status, 'missing') as reporting_rate_status,
         legs.is_orphan,
         legs.has_currency_mismatch,

@@ -1,4 +1,9 @@
 -- One row per merchant, currency and business day: what the merchant was owed, and what changed it.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_changed_balances() }}",
+) }}
 {%- set kinds = {
     'captured_amount': 'capture',
     'fee_amount': 'fee',
@@ -9,21 +14,50 @@
     'payout_amount': 'payout',
     'payout_reversed_amount': 'payout_reversal',
 } %}
+{%- set left_join_standing = '' %}
+{%- set and_is_later = '' %}
+{%- if is_incremental() %}
+{%- set left_join_standing -%}
+left join standing
+        on
+            legs.merchant_key = standing.merchant_key
+            and legs.currency_code = standing.currency_code
+{%- endset %}
+{%- set and_is_later = ' and (standing.business_date is null or legs.business_date > standing.business_date)' %}
+{%- endif %}
 with
 
-movements as (
+{% if is_incremental() -%}
+-- where each balance stood on the last day that is still true: the days after it are added
+standing as (
     select
         merchant_key,
-        currency_key,
         currency_code,
-        currency_exponent,
-        entry_type,
-        amount,
-        business_date,
-        event_at_utc,
-        loaded_at
-    from {{ ref('fct_balance_movement') }}
-    where ledger_account = 'merchant_balance'
+        max(business_date) as business_date,
+        min(currency_key) as currency_key,
+        min(currency_exponent) as currency_exponent,
+        {{ value_at_highest('closing_amount', 'business_date') }} as closing_amount,
+        max(updated_at) as updated_at,
+        max(loaded_at) as loaded_at
+    from {{ this }}
+    group by merchant_key, currency_code
+),
+
+{% endif -%}
+movements as (
+    select
+        legs.merchant_key,
+        legs.currency_key,
+        legs.currency_code,
+        legs.currency_exponent,
+        legs.entry_type,
+        legs.amount,
+        legs.business_date,
+        legs.event_at_utc,
+        legs.loaded_at
+    from {{ ref('fct_balance_movement') }} as legs
+    {{ left_join_standing }}
+    where legs.ledger_account = 'merchant_balance'{{ and_is_later }}
 ),
 
 dates as (
@@ -46,7 +80,8 @@ daily as (
         sum(amount) as net_movement_amount,
         count(*) as movements_count,
         max(event_at_utc) as last_event_at,
-        max(loaded_at) as loaded_at
+        max(loaded_at) as loaded_at,
+        {{ balance_day_version() | indent(8) }} as row_version
     from movements
     group by merchant_key, currency_code, business_date
 ),
@@ -54,14 +89,43 @@ daily as (
 -- the last day that anything is known of; a clock that runs ahead must not add the years up to it
 bounds as (
     select
-        min(movement_date) as first_date,
-        least(max(movement_date), {{ utc_date('max(loaded_at)') }}) as last_date
-    from daily
+        min(business_date) as first_date,
+        least(max(business_date), {{ utc_date('max(loaded_at)') }}) as last_date
+    from {{ ref('fct_balance_movement') }}
+    where ledger_account = 'merchant_balance'
 ),
 
 calendar as (
     select days.date_day
     from {{ date_rows('bounds', 'first_date', 'last_date') | indent(4) }}
+),
+
+steps as (
+    select
+        *,
+        true as is_movement
+    from daily
+    {%- if is_incremental() %}
+
+    union all
+
+    select
+        merchant_key,
+        currency_code,
+        business_date as movement_date,
+        currency_key,
+        currency_exponent,
+        {%- for column in kinds %}
+        0 as {{ column }},
+        {%- endfor %}
+        closing_amount as net_movement_amount,
+        0 as movements_count,
+        updated_at as last_event_at,
+        loaded_at,
+        null as row_version,
+        false as is_movement
+    from standing
+    {%- endif %}
 ),
 
 -- a balance stands on all that moved it: what lands late changes every day after it
@@ -87,7 +151,7 @@ running as (
             lead(movement_date) over (partition by merchant_key, currency_code order by movement_date),
             cast('9999-12-31' as date)
         ) as next_movement_date
-    from daily
+    from steps
 ),
 
 -- a movement's own day, wherever it lies, and the quiet days after it, on which its balance stands
@@ -96,6 +160,7 @@ balance_days as (
         running.*,
         running.movement_date as business_date
     from running
+    where running.is_movement
 
     union all
 
@@ -121,6 +186,7 @@ filled as (
         {%- endfor %}
         case when business_date = movement_date then net_movement_amount else 0 end as net_movement_amount,
         case when business_date = movement_date then movements_count else 0 end as movements_count,
+        case when business_date = movement_date then row_version end as row_version,
         closing_amount,
         updated_at,
         last_loaded_at
@@ -136,6 +202,7 @@ final as (
         coalesce(dates.date_key, {{ var('unknown_key') }}) as business_date_key,
         filled.currency_code,
         filled.currency_exponent,
+        filled.row_version,
         cast(filled.movements_count as bigint) as movements_count,
         cast(filled.closing_amount - filled.net_movement_amount as decimal(38, 4)) as opening_amount,
         {%- for column in kinds %}

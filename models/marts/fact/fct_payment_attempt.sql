@@ -1,10 +1,39 @@
 -- One row per attempt at a payment, raw; `is_final` and the outcome of its retry group count each payment once.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook=[
+        "{{ remove_stale(['fct_sales', 'int_payment_attempts']) }}",
+        "{{ remove_without_member('fraud_rule_key', 'dim_fraud_rule') }}",
+    ],
+) }}
 with
+
+sales as (
+    select
+        transaction_key,
+        row_version,
+        customer_key,
+        customer_version_key,
+        merchant_key,
+        merchant_version_key,
+        payment_method_key,
+        device_key,
+        location_key,
+        country_key,
+        currency_code,
+        reporting_rate,
+        is_ever_captured,
+        loaded_at
+    from {{ ref('fct_sales') }}
+    {{ only_changed() }}
+),
 
 attempts as (
     select
         attempt_key,
         transaction_key,
+        row_version,
         retry_group_key,
         source_system,
         transaction_id,
@@ -34,6 +63,11 @@ attempts as (
         last_event_at,
         loaded_at
     from {{ ref('int_payment_attempts') }}
+    {% if is_incremental() -%}
+    where
+        transaction_key in (select sales.transaction_key from sales)
+        or (is_orphan and row_version not in (select built.row_version from {{ this }} as built))
+    {%- endif %}
 ),
 
 time_zones as (
@@ -41,24 +75,9 @@ time_zones as (
         transaction_key,
         merchant_time_zone
     from {{ ref('int_transactions_unified') }}
-),
-
-sales as (
-    select
-        transaction_key,
-        customer_key,
-        customer_version_key,
-        merchant_key,
-        merchant_version_key,
-        payment_method_key,
-        device_key,
-        location_key,
-        country_key,
-        currency_code,
-        reporting_rate,
-        is_ever_captured,
-        loaded_at
-    from {{ ref('fct_sales') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select sales.transaction_key from sales)
+    {%- endif %}
 ),
 
 currencies as (
@@ -90,6 +109,8 @@ dated as (
         {{ key_or_default('rules.fraud_rule_key', 'attempts.fraud_rule') | indent(8) }} as fraud_rule_key,
         {{ local_date('attempts.attempted_at', 'time_zones.merchant_time_zone') }} as business_date,
         {{ local_time_key('attempts.attempted_at', 'time_zones.merchant_time_zone') }} as business_time_key,
+        -- an orphan has no sale
+        coalesce(sales.row_version, attempts.row_version) as row_version,
         attempts.retry_group_key,
         attempts.source_system,
         attempts.transaction_id,
@@ -142,6 +163,7 @@ final as (
         fraud_rule_key,
         {{ role_date_key('business_date') | indent(8) }} as business_date_key,
         coalesce(business_time_key, {{ var('unknown_key') }}) as business_time_key,
+        row_version,
         source_system,
         transaction_id,
         attempt_id,

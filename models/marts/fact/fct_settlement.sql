@@ -1,10 +1,16 @@
 -- One row per payout and movement: which money each payout paid, and when that money had become available.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_payout_movements') }}",
+) }}
 with
 
 movements as (
     select
         payout_id,
         movement_id,
+        row_version,
         source_system,
         merchant_id,
         transaction_key,
@@ -30,6 +36,7 @@ movements as (
         last_event_at,
         loaded_at
     from {{ ref('int_payout_movements') }}
+    {{ only_changed() }}
 ),
 
 merchants as (
@@ -82,6 +89,7 @@ final as (
                 else {{ var('unknown_key') }}
             end
         ) as arrival_date_key,
+        movements.row_version,
         movements.payout_id,
         movements.movement_id,
         movements.source_system,
