@@ -3,6 +3,17 @@
     {{ return({'1h': 3600000000, '24h': 86400000000, '7d': 604800000000}) }}
 {%- endmacro %}
 
+{#- How many days before its own a payment's longest window reaches. -#}
+{% macro velocity_window_days() -%}
+    {{ return((velocity_windows().values() | max) // 86400000000) }}
+{%- endmacro %}
+
+{#- Whether a payment names someone who can be counted: nobody, and who was erased, cannot. -#}
+{% macro names_a_member(member) -%}
+    {{ member }} is not null
+    and {{ member }} != '{{ var("erased_key") }}'
+{%- endmacro %}
+
 
 {#-
   For each payment of `relation` that names a `member` (a column): number and sum of the same member's payments in each
@@ -29,6 +40,17 @@
         {%- endfor %}
     from {{ relation }}
     where
-        {{ member }} is not null
-        and {{ member }} != '{{ var("erased_key") }}'
+        {{ names_a_member(member) | indent(4) }}
+{%- endmacro %}
+
+
+{#-
+  After a run: payments that are gone from `upstream`. Only now, since those whose counts they had changed are found by
+  them; a run that died before this finds them again.
+-#}
+{% macro remove_uncounted(upstream) -%}
+    {%- if is_incremental() -%}
+    delete from {{ this }}
+    where transaction_key not in (select upstream.transaction_key from {{ ref(upstream) }} as upstream)
+    {%- endif -%}
 {%- endmacro %}

@@ -66,7 +66,14 @@ def _hold_back(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _arrive(connection: duckdb.DuckDBPyConnection, wave: int) -> None:
-    """One third of the rows of every table lands, an hour after the one before."""
+    """One third of the rows of every table lands, an hour after the one before; the day of the last load moves on.
+
+    What compliance knows ends with that day: observations and rules that lie after it are not known yet.
+    """
+    connection.execute(
+        f"update {CATALOG}.raw_ops.load_manifest set finished_at = (select quantile_disc(created_at, "
+        f"{(wave + 1) / WAVES}) from {CATALOG}.held.raw_oltp__transaction)"
+    )
     for schema, name in _tables(connection, RAW):
         connection.execute(
             f"insert into {CATALOG}.{schema}.{name} by name "

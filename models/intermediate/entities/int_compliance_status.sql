@@ -1,5 +1,19 @@
 -- One row per subject, version of a control that applies to it, and first day of a status: [valid_from, valid_to).
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_compliance_inputs') }}",
+) }}
 with
+
+inputs as (
+    select
+        subject_type,
+        subject_id,
+        row_version
+    from {{ ref('int_compliance_inputs') }}
+    {{ only_changed() }}
+),
 
 controls as (
     select
@@ -30,6 +44,9 @@ subjects as (
         valid_to,
         loaded_at
     from {{ ref('int_compliance_subjects') }}
+    {% if is_incremental() -%}
+    where (subject_type, subject_id) in (select inputs.subject_type, inputs.subject_id from inputs)
+    {%- endif %}
 ),
 
 evidence as (
@@ -58,6 +75,9 @@ evidence as (
                 evidence_key asc
         ) as recency
     from {{ ref('int_compliance_evidence') }}
+    {% if is_incremental() -%}
+    where (subject_type, subject_id) in (select inputs.subject_type, inputs.subject_id from inputs)
+    {%- endif %}
 ),
 
 known as (
@@ -208,6 +228,7 @@ final as (
             'stretched.subject_type', 'stretched.subject_id', 'stretched.compliance_key', 'stretched.valid_from',
         ]) }} as compliance_status_key,
         {{ hash_key(['stretched.subject_type', 'stretched.subject_id', 'stretched.compliance_key']) }} as duty_key,
+        inputs.row_version,
         stretched.subject_type,
         stretched.subject_id,
         stretched.compliance_key,
@@ -223,6 +244,10 @@ final as (
         stretched.loaded_at
     from stretched
     cross join known
+    inner join inputs
+        on
+            stretched.subject_type = inputs.subject_type
+            and stretched.subject_id = inputs.subject_id
     where stretched.begins = 1
 )
 

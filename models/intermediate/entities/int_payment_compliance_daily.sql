@@ -1,5 +1,19 @@
 -- One row per merchant and business date: what its payments say about strong authentication and transfers of data.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_payment_compliance_inputs') }}",
+) }}
 with
+
+inputs as (
+    select
+        merchant_id,
+        business_date,
+        row_version
+    from {{ ref('int_payment_compliance_inputs') }}
+    {{ only_changed() }}
+),
 
 transactions as (
     select
@@ -14,8 +28,12 @@ transactions as (
         loaded_at
     from {{ ref('int_transactions_unified') }}
     where
-        merchant_id is not null
-        and business_date is not null
+        (merchant_id, business_date) in (
+            select
+                inputs.merchant_id,
+                inputs.business_date
+            from inputs
+        )
 ),
 
 milestones as (
@@ -25,6 +43,9 @@ milestones as (
         sca_exemption,
         authorized_at
     from {{ ref('int_transaction_milestones') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select transactions.transaction_key from transactions)
+    {%- endif %}
 ),
 
 payment_methods as (
@@ -150,9 +171,8 @@ placed as (
             and transactions.business_date = rates.rate_date
 ),
 
-final as (
+counted as (
     select
-        {{ hash_key(['merchant_id', 'business_date']) }} as payment_compliance_key,
         merchant_id,
         business_date,
         sum(case when is_in_scope then 1 else 0 end) as in_scope_count,
@@ -192,6 +212,28 @@ final as (
         max(loaded_at) as loaded_at
     from placed
     group by merchant_id, business_date
+),
+
+final as (
+    select
+        {{ hash_key(['counted.merchant_id', 'counted.business_date']) }} as payment_compliance_key,
+        counted.merchant_id,
+        counted.business_date,
+        inputs.row_version,
+        counted.in_scope_count,
+        counted.covered_count,
+        counted.risk_analysis_count,
+        counted.risk_analysis_within_limit_count,
+        counted.european_customer_count,
+        counted.third_country_count,
+        counted.adequate_country_count,
+        counted.last_event_at,
+        counted.loaded_at
+    from counted
+    inner join inputs
+        on
+            counted.merchant_id = inputs.merchant_id
+            and counted.business_date = inputs.business_date
 )
 
 select * from final

@@ -1,6 +1,32 @@
 -- One row per payment and assessment: a score, a rule that fired, or what a reviewer said. No amount stands here.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_transactions_unified') }}",
+) }}
+{%- set and_new_document, and_new = (
+    ' and transaction_id not in (select assessed.document_transaction_id from assessed)',
+    ' and transaction_key not in (select assessed.transaction_key from assessed)',
+) if is_incremental() else ('', '') %}
 with
 
+transactions as (
+    select
+        transaction_key,
+        row_version
+    from {{ ref('int_transactions_unified') }}
+),
+
+{% if is_incremental() -%}
+-- most payments have no assessment: those whose assessments are here still are the ones to leave alone
+assessed as (
+    select
+        transaction_key,
+        case when source_system = 'mongodb' then transaction_id else '' end as document_transaction_id
+    from {{ this }}
+),
+
+{% endif -%}
 documents as (
     select
         document_id,
@@ -15,7 +41,7 @@ documents as (
             order by updated_at desc, document_id desc
         ) as recency
     from {{ ref('stg_mongodb__transactions') }}
-    where transaction_id is not null
+    where transaction_id is not null{{ and_new_document }}
 ),
 
 events as (
@@ -30,9 +56,7 @@ events as (
         occurred_at,
         loaded_at
     from {{ ref('int_payment_events_deduped') }}
-    where
-        transaction_key is not null
-        and (event_type = 'payment.blocked' or review_result is not null)
+    where transaction_key is not null and (event_type = 'payment.blocked' or review_result is not null){{ and_new }}
 ),
 
 latest_documents as (
@@ -129,21 +153,40 @@ assessments as (
     where review_result is not null
 ),
 
+keyed as (
+    select
+        *,
+        {{ hash_key(['transaction_key', 'assessment_type', 'assessment_id']) }} as assessment_key
+    from assessments
+),
+
+-- a payment that no database knows has no version: what was said about it is told anew in every run
 final as (
     select
-        {{ hash_key(['transaction_key', 'assessment_type', 'assessment_id']) }} as assessment_key,
-        transaction_key,
-        source_system,
-        transaction_id,
-        assessment_type,
-        assessment_id,
-        fraud_rule,
-        result,
-        score,
-        rule_weight,
-        assessed_at,
-        loaded_at
-    from assessments
+        keyed.assessment_key,
+        keyed.transaction_key,
+        case
+            when transactions.transaction_key is not null then transactions.row_version
+            else {{ hash_key([
+                'keyed.assessment_key',
+                'keyed.fraud_rule',
+                'keyed.result',
+                utc_microseconds('keyed.assessed_at'),
+                utc_microseconds('keyed.loaded_at'),
+            ]) | indent(12) }}
+        end as row_version,
+        keyed.source_system,
+        keyed.transaction_id,
+        keyed.assessment_type,
+        keyed.assessment_id,
+        keyed.fraud_rule,
+        keyed.result,
+        keyed.score,
+        keyed.rule_weight,
+        keyed.assessed_at,
+        keyed.loaded_at
+    from keyed
+    left join transactions on keyed.transaction_key = transactions.transaction_key
 )
 
 select * from final

@@ -1,5 +1,20 @@
 -- One row per payment: how many payments the same customer, device, card and merchant had made strictly before it.
-{%- set members = ['customer', 'device', 'payment_method', 'merchant'] %}
+-- What changes for one payment changes the counts of those in whose windows it stands: a run compares the payments with
+-- what was counted, and counts again for their members and the days that their windows reach
+{{ config(
+    materialized='incremental',
+    incremental_strategy='delete+insert',
+    unique_key='transaction_key',
+    post_hook="{{ remove_uncounted('int_transactions_unified') }}",
+) }}
+{%- set members = {
+    'customer': 'customer_id',
+    'device': 'device_id',
+    'payment_method': 'payment_method_id',
+    'merchant': 'merchant_id',
+} %}
+{%- set counted_columns = (members.values() | list) + ['amount_reporting', 'event_at_utc'] %}
+{%- set payments = 'recounted' if is_incremental() else 'converted' %}
 with
 
 transactions as (
@@ -37,6 +52,7 @@ converted as (
         transactions.merchant_id,
         {{ convert_money('transactions.amount', 'rates.rate_to_reporting') }} as amount_reporting,
         {{ utc_microseconds('transactions.event_at_utc') }} as moment,
+        {{ utc_date('transactions.event_at_utc') }} as day_of_moment,
         transactions.event_at_utc,
         transactions.loaded_at
     from transactions
@@ -46,28 +62,125 @@ converted as (
             and transactions.business_date = rates.rate_date
 ),
 
-seen_by_customer as (
-    {{ payments_before('converted', 'customer_id') | indent(4) }}
+{% if is_incremental() -%}
+counted as (
+    select
+        transaction_key,
+        {%- for column in counted_columns %}
+        {{ column }},
+        {%- endfor %}
+        {{ utc_date('event_at_utc') }} as day_of_moment
+    from {{ this }}
 ),
 
-seen_by_device as (
-    {{ payments_before('converted', 'device_id') | indent(4) }}
+-- what is new, what is gone, and what is not any more as it was counted
+changed as (
+    select
+        converted.transaction_key,
+        {%- for column in members.values() %}
+        converted.{{ column }},
+        counted.{{ column }} as counted_{{ column }},
+        {%- endfor %}
+        converted.day_of_moment,
+        counted.day_of_moment as counted_day_of_moment
+    from converted
+    full outer join counted on converted.transaction_key = counted.transaction_key
+    where
+        converted.transaction_key is null
+        or counted.transaction_key is null
+        {%- for column in counted_columns %}
+        or converted.{{ column }} is distinct from counted.{{ column }}
+        {%- endfor %}
 ),
 
-seen_by_payment_method as (
-    {{ payments_before('converted', 'payment_method_id') | indent(4) }}
+window_days as (
+    {%- for day in range(velocity_window_days() + 1) %}
+    select {{ day }} as days
+    {{ 'union all' if not loop.last }}
+    {%- endfor %}
 ),
 
-seen_by_merchant as (
-    {{ payments_before('converted', 'merchant_id') | indent(4) }}
+-- whose payments of which days may see a changed one, as it is or as it was
+{%- for member, column in members.items() %}
+changed_{{ member }}_days as (
+    {%- for prefix in ['', 'counted_'] %}
+    select
+        changed.{{ prefix }}{{ column }} as member_id,
+        cast({{ dbt.dateadd('day', 'window_days.days', 'changed.' ~ prefix ~ 'day_of_moment') }} as date)
+            as day_of_moment
+    from changed
+    cross join window_days
+    where {{ names_a_member('changed.' ~ prefix ~ column) }}
+    {{ 'union' if not loop.last }}
+    {%- endfor %}
 ),
 
+{% endfor -%}
+recounted_keys as (
+    select transaction_key
+    from changed
+    where transaction_key is not null
+    {%- for member, column in members.items() %}
+
+    union
+
+    select converted.transaction_key
+    from converted
+    inner join changed_{{ member }}_days as changed_days
+        on
+            converted.{{ column }} = changed_days.member_id
+            and converted.day_of_moment = changed_days.day_of_moment
+    {%- endfor %}
+),
+
+recounted as (
+    select converted.*
+    from converted
+    inner join recounted_keys on converted.transaction_key = recounted_keys.transaction_key
+),
+
+-- and what those see
+{%- for member, column in members.items() %}
+{{ member }}_days as (
+    select distinct
+        recounted.{{ column }} as member_id,
+        cast({{ dbt.dateadd('day', '-window_days.days', 'recounted.day_of_moment') }} as date) as day_of_moment
+    from recounted
+    cross join window_days
+    where {{ names_a_member('recounted.' ~ column) }}
+),
+
+{{ member }}_payments as (
+    select
+        converted.transaction_key,
+        converted.{{ column }},
+        converted.amount_reporting,
+        converted.moment
+    from converted
+    inner join {{ member }}_days as days
+        on
+            converted.{{ column }} = days.member_id
+            and converted.day_of_moment = days.day_of_moment
+),
+
+{% endfor -%}
+{%- endif %}
+{%- for member, column in members.items() -%}
+seen_by_{{ member }} as (
+    {{ payments_before(member ~ '_payments' if is_incremental() else 'converted', column) | indent(4) }}
+),
+
+{% endfor -%}
 -- where the source names no device or card there is nothing to count: null, not zero
 final as (
     select
-        converted.transaction_key,
-        converted.source_system,
+        payments.transaction_key,
+        payments.source_system,
+        {%- for column in members.values() %}
+        payments.{{ column }},
+        {%- endfor %}
         '{{ var("reporting_currency") }}' as reporting_currency_code,
+        payments.amount_reporting,
         {%- for member in members %}
         {%- for name in velocity_windows() %}
         cast(seen_by_{{ member }}.payments_{{ name }} as bigint) as {{ member }}_payments_{{ name }},
@@ -79,13 +192,13 @@ final as (
         ) as {{ member }}_amount_{{ name }},
         {%- endfor %}
         {%- endfor %}
-        converted.event_at_utc,
-        converted.loaded_at
-    from converted
-    left join seen_by_customer on converted.transaction_key = seen_by_customer.transaction_key
-    left join seen_by_device on converted.transaction_key = seen_by_device.transaction_key
-    left join seen_by_payment_method on converted.transaction_key = seen_by_payment_method.transaction_key
-    left join seen_by_merchant on converted.transaction_key = seen_by_merchant.transaction_key
+        payments.event_at_utc,
+        payments.loaded_at
+    from {{ payments }} as payments
+    left join seen_by_customer on payments.transaction_key = seen_by_customer.transaction_key
+    left join seen_by_device on payments.transaction_key = seen_by_device.transaction_key
+    left join seen_by_payment_method on payments.transaction_key = seen_by_payment_method.transaction_key
+    left join seen_by_merchant on payments.transaction_key = seen_by_merchant.transaction_key
 )
 
 select * from final

@@ -1,4 +1,9 @@
 -- One row per payment: the conditions under which it was made, and the key of that combination.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_transactions_unified') }}",
+) }}
 {%- set profile = [
     'lawful_basis', 'marketing_consent', 'data_residency', 'pci_scope', 'sca_outcome', 'sca_exemption',
 ] %}
@@ -7,6 +12,7 @@ with
 transactions as (
     select
         transaction_key,
+        row_version,
         source_system,
         customer_id,
         payment_method_id,
@@ -14,6 +20,7 @@ transactions as (
         event_at_utc,
         loaded_at
     from {{ ref('int_transactions_unified') }}
+    {{ only_changed() }}
 ),
 
 customers as (
@@ -61,12 +68,16 @@ milestones as (
         three_ds_outcome,
         sca_exemption
     from {{ ref('int_transaction_milestones') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select transaction_key from transactions)
+    {%- endif %}
 ),
 
 -- consent and residence are those of the customer at the time of the payment, not of today
 described as (
     select
         transactions.transaction_key,
+        transactions.row_version,
         transactions.source_system,
         -- GDPR 6(1)(b), and 6(1)(f) with recital 47 for what is kept only because it was stopped as fraud
         case
@@ -117,6 +128,7 @@ final as (
     select
         transaction_key,
         {{ hash_key(profile) }} as payment_profile_key,
+        row_version,
         source_system,
         {%- for attribute in profile %}
         {{ attribute }},

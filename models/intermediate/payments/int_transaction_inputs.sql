@@ -1,6 +1,13 @@
 -- One row per payment: a fingerprint of everything its row in the facts stands on. When it changes, the facts do.
 with
 
+locations as (
+    select
+        location_id,
+        loaded_at
+    from {{ ref('stg_oltp__location') }}
+),
+
 oltp_transactions as (
     select
         transaction_id,
@@ -36,22 +43,41 @@ events as (
     group by transaction_key
 ),
 
-customers as (
+-- a person or a shop was somewhere at the time, and the place has its own row
+customer_versions as (
     select
         customer_id,
-        count(*) as versions_count,
-        max(loaded_at) as loaded_at
+        location_id,
+        loaded_at
     from {{ ref('int_customer_versions') }}
-    group by customer_id
+),
+
+customers as (
+    select
+        customer_versions.customer_id,
+        count(*) + count(locations.location_id) as versions_count,
+        max({{ latest_of(['customer_versions.loaded_at', 'locations.loaded_at']) }}) as loaded_at
+    from customer_versions
+    left join locations on customer_versions.location_id = locations.location_id
+    group by customer_versions.customer_id
+),
+
+merchant_versions as (
+    select
+        merchant_id,
+        location_id,
+        loaded_at
+    from {{ ref('int_merchant_versions') }}
 ),
 
 merchants as (
     select
-        merchant_id,
-        count(*) as versions_count,
-        max(loaded_at) as loaded_at
-    from {{ ref('int_merchant_versions') }}
-    group by merchant_id
+        merchant_versions.merchant_id,
+        count(*) + count(locations.location_id) as versions_count,
+        max({{ latest_of(['merchant_versions.loaded_at', 'locations.loaded_at']) }}) as loaded_at
+    from merchant_versions
+    left join locations on merchant_versions.location_id = locations.location_id
+    group by merchant_versions.merchant_id
 ),
 
 products as (
@@ -63,20 +89,15 @@ products as (
     group by product_id
 ),
 
-locations as (
-    select
-        location_id,
-        loaded_at
-    from {{ ref('stg_oltp__location') }}
-),
-
 devices as (
     select device_id
     from {{ ref('stg_oltp__device') }}
 ),
 
 payment_methods as (
-    select payment_method_id
+    select
+        payment_method_id,
+        loaded_at
     from {{ ref('stg_oltp__payment_method') }}
 ),
 
@@ -134,7 +155,7 @@ keyed as (
     from transactions
 ),
 
--- of devices and payment methods a fact takes the key alone: whether they are known is all that can change
+-- of a device a fact takes the key alone: whether it is known is all that can change
 final as (
     select
         keyed.transaction_key,
@@ -152,7 +173,7 @@ final as (
             utc_microseconds('products.loaded_at'),
             utc_microseconds('locations.loaded_at'),
             'devices.device_id',
-            'payment_methods.payment_method_id',
+            utc_microseconds('payment_methods.loaded_at'),
             'reference_version.rows_count',
             utc_microseconds('reference_version.loaded_at'),
         ]) }} as row_version,

@@ -1,9 +1,15 @@
 -- One row per subject, version of a control and day on which its status changed; it holds until status_until_date.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_compliance_status') }}",
+) }}
 with
 
 statuses as (
     select
         compliance_status_key,
+        row_version,
         subject_type,
         subject_id,
         case when subject_type = 'customer' then subject_id end as customer_id,
@@ -26,6 +32,7 @@ statuses as (
             else cast(valid_from as {{ type_utc_timestamp() }})
         end as event_at_utc
     from {{ ref('int_compliance_status') }}
+    {{ only_changed() }}
 ),
 
 controls as (
@@ -82,6 +89,7 @@ final as (
         coalesce(merchants.merchant_version_key, '{{ var("not_applicable_key") }}') as merchant_version_key,
         coalesce(payment_methods.payment_method_key, '{{ var("not_applicable_key") }}') as payment_method_key,
         coalesce(dates.date_key, {{ var('unknown_key') }}) as business_date_key,
+        statuses.row_version,
         case
             when statuses.source_model like 'stg_mongodb%' then 'mongodb'
             when statuses.subject_type = 'platform' then 'platform'

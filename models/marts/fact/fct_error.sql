@@ -31,20 +31,26 @@ errors as (
 named_sales as (
     select
         transaction_id,
-        min(transaction_key) as transaction_key
+        transaction_key,
+        customer_key,
+        customer_version_key,
+        merchant_key,
+        merchant_version_key,
+        row_number() over (partition by transaction_id order by transaction_key) as sale_number
     from {{ ref('fct_sales') }}
     where transaction_id in (select errors.transaction_id from errors)
-    group by transaction_id
 ),
 
 sales as (
     select
+        transaction_id,
         transaction_key,
         customer_key,
         customer_version_key,
         merchant_key,
         merchant_version_key
-    from {{ ref('fct_sales') }}
+    from named_sales
+    where sale_number = 1
 ),
 
 customers as (
@@ -132,8 +138,7 @@ final as (
         errors.occurred_at as updated_at,
         errors.loaded_at
     from errors
-    left join named_sales on errors.transaction_id = named_sales.transaction_id
-    left join sales on named_sales.transaction_key = sales.transaction_key
+    left join sales on errors.transaction_id = sales.transaction_id
     left join customers
         on
             errors.customer_id = customers.customer_id

@@ -21,22 +21,27 @@ feedback as (
 ),
 
 -- the payment that is talked about; should both databases know its id, the feedback still counts once
+named_sales as (
+    select
+        transaction_id,
+        transaction_key,
+        product_key,
+        product_version_key,
+        event_at_utc,
+        row_number() over (partition by transaction_id order by transaction_key) as sale_number
+    from {{ ref('fct_sales') }}
+    where transaction_id in (select feedback.transaction_id from feedback)
+),
+
 sales as (
     select
         transaction_id,
-        min(transaction_key) as transaction_key
-    from {{ ref('fct_sales') }}
-    where transaction_id in (select feedback.transaction_id from feedback)
-    group by transaction_id
-),
-
-sold as (
-    select
         transaction_key,
         product_key,
         product_version_key,
         event_at_utc
-    from {{ ref('fct_sales') }}
+    from named_sales
+    where sale_number = 1
 ),
 
 customers as (
@@ -77,8 +82,8 @@ joined as (
         {{ key_or_default('merchants.merchant_key', 'feedback.merchant_id') | indent(8) }} as merchant_key,
         {{ key_or_default('merchants.merchant_version_key', 'feedback.merchant_id') | indent(8) }}
             as merchant_version_key,
-        {{ key_or_default('sold.product_key', 'feedback.transaction_id') | indent(8) }} as product_key,
-        {{ key_or_default('sold.product_version_key', 'feedback.transaction_id') | indent(8) }}
+        {{ key_or_default('sales.product_key', 'feedback.transaction_id') | indent(8) }} as product_key,
+        {{ key_or_default('sales.product_version_key', 'feedback.transaction_id') | indent(8) }}
             as product_version_key,
         {{ key_or_default('sales.transaction_key', 'feedback.transaction_id') | indent(8) }} as transaction_key,
         'mongodb' as source_system,
@@ -88,7 +93,7 @@ joined as (
         feedback.language_code,
         feedback.rating,
         feedback.comment_length,
-        cast({{ days_between(utc_date('sold.event_at_utc'), utc_date('feedback.created_at')) }} as integer)
+        cast({{ days_between(utc_date('sales.event_at_utc'), utc_date('feedback.created_at')) }} as integer)
             as days_after_sale,
         feedback.has_text,
         feedback.comment_has_card_number,
@@ -100,7 +105,6 @@ joined as (
         feedback.loaded_at
     from feedback
     left join sales on feedback.transaction_id = sales.transaction_id
-    left join sold on sales.transaction_key = sold.transaction_key
     left join customers
         on
             feedback.customer_id = customers.customer_id

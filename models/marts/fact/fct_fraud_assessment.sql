@@ -1,10 +1,16 @@
 -- One row per payment and assessment: a score, a rule that fired, a block or a review. No loss amounts.
+{{ config(
+    materialized='incremental',
+    incremental_strategy='append',
+    pre_hook="{{ remove_stale('int_fraud_assessments') }}",
+) }}
 with
 
 assessments as (
     select
         assessment_key,
         transaction_key,
+        row_version,
         source_system,
         transaction_id,
         assessment_type,
@@ -16,6 +22,7 @@ assessments as (
         assessed_at,
         loaded_at
     from {{ ref('int_fraud_assessments') }}
+    {{ only_changed() }}
 ),
 
 time_zones as (
@@ -23,6 +30,9 @@ time_zones as (
         transaction_key,
         merchant_time_zone
     from {{ ref('int_transactions_unified') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select transaction_key from assessments)
+    {%- endif %}
 ),
 
 sales as (
@@ -38,6 +48,9 @@ sales as (
         updated_at,
         loaded_at
     from {{ ref('fct_sales') }}
+    {% if is_incremental() -%}
+    where transaction_key in (select transaction_key from assessments)
+    {%- endif %}
 ),
 
 rules as (
@@ -67,6 +80,7 @@ final as (
         {%- endfor %}
         {{ key_or_default('rules.fraud_rule_key', 'assessments.fraud_rule') | indent(8) }} as fraud_rule_key,
         {{ role_date_key('dated.business_date') | indent(8) }} as business_date_key,
+        assessments.row_version,
         assessments.source_system,
         assessments.transaction_id,
         assessments.assessment_type,

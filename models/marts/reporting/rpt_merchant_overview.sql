@@ -20,6 +20,7 @@ sales as (
     where business_date is not null
 ),
 
+-- most payments are neither refunded nor disputed nor fraud: a join with those that are is a join with few
 milestones as (
     select
         transaction_key,
@@ -27,6 +28,10 @@ milestones as (
         dispute_lost_amount,
         dispute_opened_at
     from {{ ref('int_transaction_milestones') }}
+    where
+        refunded_amount != 0
+        or dispute_lost_amount != 0
+        or dispute_opened_at is not null
 ),
 
 fraud as (
@@ -34,6 +39,7 @@ fraud as (
         transaction_key,
         is_confirmed_fraud
     from {{ ref('fct_fraud') }}
+    where is_confirmed_fraud
 ),
 
 -- several comments on one payment are one payment with several ratings

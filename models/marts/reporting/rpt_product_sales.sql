@@ -22,12 +22,16 @@ sales as (
         and product_key <> '{{ var("not_applicable_key") }}'
 ),
 
+-- most payments are neither refunded nor disputed: a join with those that are is a join with few
 milestones as (
     select
         transaction_key,
         refunded_amount,
         dispute_opened_at
     from {{ ref('int_transaction_milestones') }}
+    where
+        refunded_amount <> 0
+        or dispute_opened_at is not null
 ),
 
 products as (

@@ -16,10 +16,9 @@ sales as (
 ),
 
 authentications as (
-    select
-        transaction_key,
-        three_ds_outcome
+    select transaction_key
     from {{ ref('fct_fraud') }}
+    where three_ds_outcome in ('authenticated', 'attempted')
 ),
 
 payment_methods as (
@@ -176,8 +175,7 @@ monthly_sales as (
         calendar.first_of_month as business_month,
         count(*) as sales,
         sum(card_payments.gross_amount_reporting) as sales_amount,
-        sum(case when authentications.three_ds_outcome in ('authenticated', 'attempted') then 1 else 0 end)
-            as three_ds_sales
+        count(authentications.transaction_key) as three_ds_sales
     from card_payments
     inner join calendar on card_payments.charge_date_key = calendar.date_key
     left join authentications on card_payments.transaction_key = authentications.transaction_key

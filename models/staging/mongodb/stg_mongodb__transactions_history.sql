@@ -1,4 +1,6 @@
 -- One row per version of a payment document that ever landed, deletions included.
+-- a view, unlike its neighbours: no model reads it, and a table would parse every version in every run for nobody
+{{ config(materialized='view') }}
 {%- set columns = mongodb_transactions_columns() %}
 with
 
