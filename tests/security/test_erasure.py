@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from ingestion.replay import replay
 from ingestion.run import ingest
-from tests.conftest import MakeSettings, RecordFigure
+from tests.conftest import MakeSettings
 from tests.integration.landed_home import NOWHERE, drop_reference, query
 from tests.integration.test_readme import shown_commands
 from warehouse.cli import context
@@ -26,8 +26,7 @@ from warehouse.cli.app import app
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.paths import Home
-from warehouse.core.settings import CATALOG, Settings
-from warehouse.dbt import run_dbt
+from warehouse.core.settings import Settings
 from warehouse.erasure import ErasureIncomplete, erase, run, verify_receipts
 from warehouse.erasure.plan import Plan
 from warehouse.erasure.receipt import receipt_path
@@ -314,41 +313,6 @@ def test_the_register_names_every_table_with_personal_values(command: Any) -> No
     assert "raw_oltp.currency" not in activities
     classes = json.loads(command("retention", "--json").stdout)["classes"]
     assert {row["record_type"] for row in classes} == {"payments", "feedback", "interactions", "errors"}
-
-
-def test_a_built_warehouse_still_reconciles(company: Settings, tmp_path: Path, record_figure: RecordFigure) -> None:
-    """The models of a refreshed company: every dbt test passes after an erasure, and again after a full rebuild."""
-    home = tmp_path / "home"
-    shutil.copytree(
-        company.warehouse_home, home, ignore=shutil.ignore_patterns("servers", "spill"), ignore_dangling_symlinks=True
-    )
-    settings = company.model_copy(update={"warehouse_home": home})
-    (subject,) = query(
-        settings,
-        "select customer_id from raw_oltp.transaction where customer_id like 'CUSTOMER001%' "
-        "group by all order by count(*) desc, 1 limit 1",
-    )[0]
-    facts = f"select currency_code, sum(amount), count(*) from {CATALOG}.public.fct_sales group by all order by all"
-    landed = Landed(settings, subject_needles(settings, subject).needles, query(settings, facts))
-    receipt = erase(settings, subject, "DSR-1")
-    record_figure(
-        "erasure, 3,000 payments",
-        f"{receipt.seconds} s, {receipt.residual} residual",
-        "60 s at 1M payments, 0 residual bytes",
-    )
-    assert found(landed) == []
-    assert query(settings, facts) == landed.amounts
-    (kept,) = query(settings, "select count(*) from public.fct_sales where customer_key = '-3'")[0]
-    assert kept > 0
-    reports = {
-        name: query(settings, f"select * from public.{name} order by all")
-        for (name,) in query(settings, "select table_name from duckdb_tables() where table_name like 'rpt_%'")
-    }
-    run_dbt(settings, ["build", "--full-refresh", "--exclude-resource-type", "unit_test"])
-    assert found(landed) == []
-    assert query(settings, facts) == landed.amounts
-    for name in ("rpt_daily_overview", "rpt_merchant_overview", "rpt_payout_reconciliation"):
-        assert query(settings, f"select * from public.{name} order by all") == reports[name], name
 
 
 def test_a_plan_tells_what_to_look_for() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from warehouse.privacy.ocsf import Actor
 from warehouse.privacy.roles import load_policy
 from warehouse.privacy.totp import STEP_SECONDS, code_at
 from warehouse.privacy.vault import attach_vault
-from warehouse.publish import publish
 
 HELD = "CUSTOMER001"
 ROLES = [name for name, role in load_policy().roles.items() if "public" in role.schemas]
@@ -173,35 +171,3 @@ def test_the_command_takes_old_exports_away(settings: Settings, monkeypatch: pyt
         assert result.exit_code == 0, result.output
         assert not home.role_export("fraud_analyst").exists(), "made when it is asked for"
         assert home.role_export("analyst").stat().st_mtime_ns != old, "ROLE_EXPORTS: made at once"
-
-
-def test_in_a_built_warehouse_every_fact_stays_and_finds_its_members(company: Settings, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(
-        company.warehouse_home, home, ignore=shutil.ignore_patterns("servers", "spill"), ignore_dangling_symlinks=True
-    )
-    settings = company.model_copy(update={"warehouse_home": home})
-    with writer_lock(settings, "publish"):
-        publish(settings)
-    with open_export(settings, "fraud_analyst") as connection:
-        totals = connection.execute(TOTALS).fetchall()
-        before = everything(connection)
-        subject, key = connection.execute(
-            "select customer_id, customer_key from public.dim_customer inner join public.fct_sales using (customer_key)"
-            " where customer_id like 'CUSTOMER%' group by all order by count(*) desc, 1 limit 1"
-        ).fetchall()[0]
-    add_hold(settings, subject, "aml", "AML-1")
-    with open_export(settings, "fraud_analyst") as connection:
-        after = everything(connection)
-        assert connection.execute(TOTALS).fetchall() == totals
-        assert {subject, key} <= values(before)
-        assert not {subject, key} & values(after)
-        assert facts(after) == facts(before)
-        for member in ("customer", "customer_version", "device", "payment_method"):
-            dimension = "dim_customer_history" if member == "customer_version" else f"dim_{member}"
-            for (table,) in connection.execute(
-                "select distinct table_name from duckdb_columns() where column_name = $1 and table_name like 'fct_%'",
-                [f"{member}_key"],
-            ).fetchall():
-                lost = f"select count(*) from public.{table} anti join public.{dimension} using ({member}_key)"
-                assert connection.execute(lost).fetchone() == (0,), (table, member)
