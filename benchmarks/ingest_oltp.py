@@ -170,7 +170,8 @@ def by_dlt(source: str, name: str, backend: str) -> Outcome:
         database = Path(folder) / "database.duckdb"
         clock = Stopwatch()
         pipeline = dlt.pipeline("peer", pipelines_dir=folder, destination=dlt.destinations.duckdb(str(database)))
-        table = sql_table(source.replace("postgresql://", "postgresql+psycopg://"), name, backend=backend)  # type: ignore[arg-type]
+        uri = source.replace("postgresql://", "postgresql+psycopg://")
+        table = sql_table(uri, name, backend=backend)  # type: ignore[arg-type]  # a Literal, given as a text
         pipeline.run(table, dataset_name="peer", table_name="payment")
         clock.stop()
         with duckdb.connect(str(database)) as connection:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Type  # noqa: UP035
+from typing import Any, Literal, Type  # noqa: UP035  # `type` is a field below
 
 import duckdb
 import sqlalchemy as sa

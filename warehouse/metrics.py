@@ -175,7 +175,7 @@ def _engine(settings: Settings) -> MetricFlowEngine:
         sql_engine_type = SqlEngine.DUCKDB
         sql_plan_renderer = DuckDbSqlPlanRenderer()
 
-    return MetricFlowEngine(SemanticManifestLookup(manifest), Dialect())  # type: ignore[arg-type,unused-ignore]
+    return MetricFlowEngine(SemanticManifestLookup(manifest), Dialect())  # type: ignore[arg-type,unused-ignore]  # a protocol, met by name
 
 
 def _definition(metric: Any) -> Definition:

@@ -50,6 +50,6 @@ class Answer(JSONResponse):
 if __name__ == "__main__":
     FakeSnowflakeCursor._describe_last_sql = describe_unless_begin
     server = sys.modules["fakesnow.server"]
-    server.sessions = Sessions()  # type: ignore[attr-defined]
-    server.JSONResponse = Answer  # type: ignore[attr-defined]
+    server.sessions = Sessions()
+    server.JSONResponse = Answer
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="info")

@@ -80,7 +80,7 @@ def totals(settings: Settings, name: str) -> tuple[int, int, Decimal]:
 
 def local_totals(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[int, int, Decimal]:
     query = f"select count(*), count(distinct product_id), sum(unit_price) from raw_oltp.{name}"
-    return connection.execute(query).fetchone()  # type: ignore[return-value]
+    return connection.execute(query).fetchone()
 
 
 def prices(count: int, first: int = 0) -> Decimal:
@@ -379,7 +379,7 @@ def test_killed_at_a_statement_the_next_run_ends_exact(
 def test_a_second_writer_is_refused_whole(loaded: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(loaded) as (connection, destination):
         landed = packages(connection, loaded, "l2", "2024-01-02")
-        committed = destination._committed  # type: ignore[attr-defined]
+        committed = destination._committed
 
         def overtaken(source: Any) -> Any:
             position = committed(source)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # type: ignore[attr-defined]  # no __all__
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # no __all__
 
 import ingestion.load
 import ingestion.reconcile

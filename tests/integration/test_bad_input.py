@@ -48,7 +48,7 @@ def landed(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings
 
 def again(landed: Landed, **changes: object) -> IngestReport:
     settings, endpoints = landed
-    return ingest(settings, endpoints, run_id="again", sources=("oltp",), **changes)  # type: ignore[arg-type]
+    return ingest(settings, endpoints, run_id="again", sources=("oltp",), **changes)
 
 
 def admin(landed: Landed, *statements: str) -> None:
@@ -270,4 +270,4 @@ def test_a_wrong_key_opens_nothing(landed: Landed, make_settings: MakeSettings, 
         open_warehouse(stranger, read_only=True),
     ):
         pass
-    assert str(stranger.dbt_env_secret_warehouse_key.get_secret_value()) not in str(caught.value)  # type: ignore[union-attr]
+    assert str(stranger.dbt_env_secret_warehouse_key.get_secret_value()) not in str(caught.value)

@@ -149,7 +149,7 @@ def aged(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
     now = compaction.datetime
 
-    class Later(now):  # type: ignore[misc, valid-type]
+    class Later(now):
         @classmethod
         def now(cls, zone: Any = None) -> Any:
             return now.now(zone) + timedelta(days=100)
@@ -198,7 +198,7 @@ def _die(settings: Settings, step: str, work: Callable[..., Any], options: dict[
 
     now = compaction.datetime
 
-    class Later(now):  # type: ignore[misc, valid-type]
+    class Later(now):
         @classmethod
         def now(cls, zone: Any = None) -> Any:
             return now.now(zone) + timedelta(days=days_later)

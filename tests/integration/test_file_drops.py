@@ -449,7 +449,7 @@ def _die_before_the_load(settings: Settings) -> None:
     def killed(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    Pipeline.load = killed  # type: ignore[method-assign, assignment]
+    Pipeline.load = killed
     land(settings)
 
 

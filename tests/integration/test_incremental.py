@@ -129,7 +129,7 @@ def incremental(copied: Settings) -> Checksums:
 
     between(_hold_back)
     for wave in range(WAVES):
-        between(lambda connection, wave=wave: _arrive(connection, wave))  # type: ignore[misc]
+        between(lambda connection, wave=wave: _arrive(connection, wave))
         made = _build(copied, *(["--full-refresh"] if wave == 0 else []))
     between(_correct)
     corrected = _build(copied)

@@ -36,7 +36,7 @@ def settings(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFacto
 
 def written(settings: Settings, sql: str, output_format: str) -> bytes:
     stream = io.BytesIO()
-    write(run_query(settings, sql), output_format, stream)  # type: ignore[arg-type]  # parametrised
+    write(run_query(settings, sql), output_format, stream)  # parametrised
     assert not stream.closed
     return stream.getvalue()
 

@@ -90,7 +90,7 @@ def test_sums_per_currency_and_status_equal_mongodb(company: Settings, documents
     for document in documents["Transactions"].find({}, {"amount": 1, "status": 1, "currency.code": 1}):
         group = (document["currency"]["code"], MONGODB_STATUS[document["status"]])
         # Decimal128, double, int and numeric text, by their shortest decimal form
-        expected[group] += Decimal(str(document["amount"]))  # type: ignore[assignment]
+        expected[group] += Decimal(str(document["amount"]))
         counted[group] += 1
     found = rows(
         company,

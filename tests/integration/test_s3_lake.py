@@ -338,7 +338,7 @@ def _die_before_the_seal(settings: Settings) -> None:
     def killed(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    Lake.seal = killed  # type: ignore[method-assign]
+    Lake.seal = killed
     ingest(settings, NOWHERE, run_id="killed", sources=("files",))
 
 

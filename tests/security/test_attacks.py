@@ -178,7 +178,7 @@ def test_a_role_is_a_name_and_nothing_else(published: Settings, role: str, monke
 def suppressed(measure: str, size: str, **more: Any) -> str:
     text = (PROJECT_ROOT / "macros" / "masking" / "suppress_small_groups.sql").read_text()
     made = Environment(autoescape=False).from_string(text).module  # noqa: S701  # SQL, not HTML
-    return str(made.suppress_small_groups(measure, size, **more))  # type: ignore[attr-defined]
+    return str(made.suppress_small_groups(measure, size, **more))
 
 
 def test_no_average_of_few_and_none_of_alike() -> None:

@@ -250,7 +250,7 @@ def command(landed: Landed, monkeypatch: pytest.MonkeyPatch) -> Any:
     def call(*words: str) -> Any:
         return CliRunner().invoke(app, ["privacy", *words])
 
-    call.code = code  # type: ignore[attr-defined]
+    call.code = code
     return call
 
 

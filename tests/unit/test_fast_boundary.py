@@ -53,7 +53,7 @@ def by_shape(connection: duckdb.DuckDBPyConnection, table: schema.Table, documen
 
 def in_general(connection: duckdb.DuckDBPyConnection, table: schema.Table, documents: list[dict[str, Any]]) -> Landed:
     """What the general boundary makes of the same documents, read one at a time."""
-    reader = MongoReader(connection, None, "")  # type: ignore[arg-type]  # it is not asked to connect
+    reader = MongoReader(connection, None, "")  # it is not asked to connect
     path = tuple(table.cursor.split(".")) if table.cursor else ()
     texts = [reader._row(table.name, bson.encode(document), path) for document in documents]
     return rows(connection, boundary.compile_boundary(table), f"({reader._relation(texts)})")

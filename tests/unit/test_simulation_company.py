@@ -96,7 +96,7 @@ class Remembered:
         self.stream = RememberedStream()
 
     def live(self, first_day: int, last_day: int, world: World = WORLD) -> Remembered:
-        stores = Stores(self.oltp, self.documents, self.stream)  # type: ignore[arg-type]  # they quack alike
+        stores = Stores(self.oltp, self.documents, self.stream)  # they quack alike
         live(Stretch(world, first_day, last_day, is_fill=first_day == 0), stores, silent)
         return self
 
@@ -217,5 +217,5 @@ def test_a_lane_keeps_its_order() -> None:
     done: list[int] = []
     with Lane("test") as lane:
         for number in range(50):
-            lane.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+            lane.submit(lambda number=number: done.append(number))
     assert done == list(range(50))

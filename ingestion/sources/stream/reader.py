@@ -229,7 +229,7 @@ class StreamReader(Topics):
             if not messages and self._only_markers_left(positions, stop):
                 break
             silences = 0 if messages else silences + 1
-            if silences and silences < _SILENCES and self._answers():
+            if not messages and silences < _SILENCES and self._answers():
                 continue
             if not messages:
                 raise SourceUnavailable(

@@ -272,8 +272,6 @@ entries as (
 
     union all
 
-    -- what was never paid out cannot come back
-
     select
         failed_event_id as entry_id,
         row_version as payout_version,
@@ -291,6 +289,7 @@ entries as (
         failed_at as event_at_utc,
         loaded_at
     from payouts
+    -- what was never paid out cannot come back
     where
         paid_event_id is not null
         and failed_event_id is not null

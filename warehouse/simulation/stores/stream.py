@@ -87,7 +87,7 @@ class StreamStore:
         topic = self._admin.list_topics(timeout=10).topics.get(TOPIC)
         if topic is None or not topic.partitions:
             return False
-        end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        end = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # no types in the client
         latest = self._admin.list_offsets({TopicPartition(TOPIC, number): end for number in topic.partitions})
         return any(future.result().offset > 0 for future in latest.values())
 
