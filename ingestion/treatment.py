@@ -12,7 +12,7 @@ from ingestion.schema import Table
 from ingestion.shapes import compile_shape
 from ingestion.sources import Chunk, Piece
 from ingestion.sources.json_text import is_json_sql
-from ingestion.verbatim import MAX_SKELETONS, is_clean, pattern_of, skeleton_sql, verbatim_boundary
+from ingestion.verbatim import is_clean, may_land_sql, pattern_of, skeleton_sql, verbatim_boundary
 
 _VAULT_TYPE = "struct(path varchar, token varchar, value varchar)[]"
 SAMPLE = 2_048
@@ -90,7 +90,7 @@ class Treatment:
         if self._copies:
             self.connection.execute(f"create or replace temp table incoming as {skeletons}")
         found, clean = self._judge("incoming" if self._copies else f"({skeletons})")
-        if len(clean) == found < MAX_SKELETONS:
+        if len(clean) == found:
             self._copies = False
             return [self._treated(self._verbatim, f"({relation})")]
         if not self._copies:
@@ -110,7 +110,7 @@ class Treatment:
 
         A value that is not JSON must not reach the boundary's JSON functions: their errors would print it.
         """
-        known = f"problem is null and regexp_full_match(doc, {sql_text(self._pattern)})" if self._pattern else "false"
+        known = f"{may_land_sql()} and regexp_full_match(doc, {sql_text(self._pattern)})" if self._pattern else "false"
         return f"""
             select * exclude (known, is_json) replace (
                 case when is_json then doc end as doc,
@@ -125,7 +125,7 @@ class Treatment:
     def _judge(self, skeletons: str) -> tuple[int, list[str]]:
         """How many skeletons a relation has, and those that are clean. Remembers the clean ones."""
         found = self.connection.execute(
-            f"select skeleton from {skeletons} group by skeleton order by count(*) desc limit {MAX_SKELETONS}"
+            f"select skeleton from {skeletons} group by skeleton order by count(*) desc"
         ).fetchall()
         clean = [
             skeleton for (skeleton,) in found if skeleton == _KNOWN or (skeleton and is_clean(self.table, skeleton))

@@ -20,7 +20,7 @@ from ingestion.sources.mongodb import columns
 from ingestion.sources.mongodb.columns import Block
 from ingestion.sources.mongodb.reader import MongoReader
 from ingestion.treatment import Treatment, treated_sql
-from ingestion.verbatim import MAX_PATTERN, is_clean, pattern_of, skeleton_sql, verbatim_boundary
+from ingestion.verbatim import MAX_BYTES, MAX_PATTERN, is_clean, pattern_of, skeleton_sql, verbatim_boundary
 
 KEY = bytes(range(32))
 TRANSACTIONS = schema.tables("mongodb")["transactions"]
@@ -224,12 +224,15 @@ KNOWN: list[str] = []
 def verbatim(connection: duckdb.DuckDBPyConnection, text: str) -> str | None:
     """The text that lands when it may land as it came; None when the general boundary has to rebuild it.
 
-    Whatever the pattern of everything clean so far lets through is held against what Python reads in it.
+    Whatever the pattern of everything clean so far lets through is held against what Python reads in it, and has to
+    be clean by its own skeleton as well.
     """
-    if matches(connection, text, pattern_of(KNOWN)):
+    is_known = matches(connection, text, pattern_of(KNOWN))
+    if is_known:
         assert is_clean(EVENTS, marked(json.loads(text, object_pairs_hook=Pairs, parse_constant=pytest.fail)))
     skeleton = skeleton_of(connection, text)
     if skeleton is None or not is_clean(EVENTS, skeleton):
+        assert not is_known or len(text) > MAX_BYTES
         return None
     KNOWN.insert(0, skeleton)
     sql = dict(verbatim_boundary(EVENTS, boundary.compile_boundary(EVENTS)).landed)["document"]
@@ -405,25 +408,69 @@ def test_a_pattern_grows_to_its_limit() -> None:
     assert pattern_of([]) is None
 
 
+def treated(connection: duckdb.DuckDBPyConnection, treatment: Treatment, chunk: list[str]) -> list[tuple[Any, ...]]:
+    """What lands of a chunk of events: (offset, document, reason), by offset."""
+    connection.register(
+        "chunk",
+        pa.table({
+            "kafka_topic": ["t"] * len(chunk), "kafka_partition": pa.array([0] * len(chunk), pa.int32()),
+            "kafka_offset": range(len(chunk)), "produced_at": pa.nulls(len(chunk), pa.timestamp("us", tz="UTC")),
+            "message_key": pa.nulls(len(chunk), pa.string()), "doc": chunk,
+            "problem": pa.nulls(len(chunk), pa.string()),
+        }),
+    )  # fmt: skip
+    return connection.execute(
+        f"select kafka_offset, document::varchar, reason from ({treatment.sql('select * from chunk')}) order by all"
+    ).fetchall()
+
+
 def test_chunks_are_judged_one_by_one_whatever_the_last_one_was(connection: duckdb.DuckDBPyConnection) -> None:
     clean, odd = '{"event_id":"E1","amount":12.50}', '{"event_id":"E2","nickname":"MARKER7f3a"}'
     treatment = Treatment(connection, EVENTS)
     assert not treatment.boundary.vault, "the first chunk is to be judged without a copy"
     for chunk in ([clean], [clean, odd], [odd, clean, clean], [clean], [odd], [clean, clean]):
-        connection.register(
-            "chunk",
-            pa.table({
-                "kafka_topic": ["t"] * len(chunk), "kafka_partition": pa.array([0] * len(chunk), pa.int32()),
-                "kafka_offset": range(len(chunk)), "produced_at": pa.nulls(len(chunk), pa.timestamp("us", tz="UTC")),
-                "message_key": pa.nulls(len(chunk), pa.string()), "doc": chunk,
-                "problem": pa.nulls(len(chunk), pa.string()),
-            }),
-        )  # fmt: skip
-        found = connection.execute(
-            f"select kafka_offset, document::varchar, reason from ({treatment.sql('select * from chunk')}) order by all"
-        ).fetchall()
+        found = treated(connection, treatment, chunk)
         assert [offset for offset, _, _ in found] == list(range(len(chunk)))
         for offset, document, reason in found:
             assert reason is None
             assert (document == clean) if chunk[offset] == clean else ("_unknown" in document)
             assert MARKER not in document
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "x" * (MAX_BYTES - 30),
+        "x" * MAX_BYTES,
+        "ends:",
+        "ends: ",
+        ", begins",
+        " ]",
+        ":",
+        "see [1]",
+        "[ :",
+        "[{",
+        " ",
+        "",
+    ],
+)
+def test_an_event_lands_the_same_whatever_came_before(connection: duckdb.DuckDBPyConnection, reason: str) -> None:
+    """Read again among others, as reconciliation does, it must not look changed."""
+    event, alike = (json.dumps({"amount": 1.5, "reason": text}) for text in (reason, "alike"))
+    ((_, alone, _),) = treated(connection, Treatment(connection, EVENTS), [event])
+    ((_, after, _), _) = treated(connection, Treatment(connection, EVENTS), [event, alike])
+    treatment = Treatment(connection, EVENTS)
+    treated(connection, treatment, [alike])
+    ((_, later, _),) = treated(connection, treatment, [event])
+    assert alone == after == later
+
+
+def test_every_skeleton_of_a_chunk_is_judged(connection: duckdb.DuckDBPyConnection) -> None:
+    """However many there are: with a limit, what its chunk holds beside it would decide how an event lands."""
+    names = [node.name for node in EVENTS.document if node.leaf is not None]
+    events = ["{" + ", ".join(f'"{name}": 1' for name in chosen) + "}" for chosen in permutations(names, 4)]
+    assert len(events) > 2_000
+    odd = f'{{"nickname": "{MARKER}"}}'
+    *landed, last = [document for _, document, _ in treated(connection, Treatment(connection, EVENTS), [*events, odd])]
+    assert landed == events
+    assert MARKER not in last
