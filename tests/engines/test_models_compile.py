@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,9 @@ REFUSED_BY_FAKESNOW = {"stg_mongodb__merchants", "stg_mongodb__merchants_history
 """They count items of an array with a lambda, which fakesnow does not translate."""
 
 
-def dbt(folder: Path, profile: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+def dbt(
+    folder: Path, profile: dict[str, Any], *arguments: str, project: Path = PROJECT_ROOT
+) -> subprocess.CompletedProcess[str]:
     """Run dbt on the project with a profile of its own; everything it writes goes below `folder`."""
     folder.mkdir(exist_ok=True)
     outputs = {"target": "snowflake", "outputs": {"snowflake": profile}}
@@ -51,17 +54,29 @@ def dbt(folder: Path, profile: dict[str, Any], *arguments: str) -> subprocess.Co
     # fmt: off
     command = [
         sys.executable, "-m", "dbt.cli.main", "--no-use-colors", "--log-path", str(folder / "logs"), *arguments,
-        "--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(folder), "--target-path", str(folder / "target"),
+        "--project-dir", str(project), "--profiles-dir", str(folder), "--target-path", str(folder / "target"),
     ]
     # fmt: on
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "DO_NOT_TRACK": "1"}
-    return subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["from nothing", "incremental"])
 def compiled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, str]:
-    """Name → compiled statement of every model and test. Port 9 of loopback answers nothing: no connection is made."""
+    """Name → compiled statement of every model and test, and of every hook that an incremental run has."""
     folder = tmp_path_factory.mktemp("compile")
+    incremental = bool(request.param)
+    nodes = compile_offline(folder, incremental, PROJECT_ROOT)
+    statements = {
+        node["name"]: node["compiled_code"]
+        for node in nodes
+        if node["resource_type"] in ("model", "test") and node.get("compiled_code")
+    }
+    return statements | (compile_hooks(folder, nodes) if incremental else {})
+
+
+def compile_offline(folder: Path, incremental: bool, project: Path, *arguments: str) -> list[dict[str, Any]]:
+    """The nodes of the manifest. Port 9 of loopback answers nothing: no connection is made."""
     nowhere = {
         "type": "snowflake",
         "account": "none",
@@ -76,23 +91,47 @@ def compiled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     # fmt: off
     result = dbt(
         folder, nowhere, "compile", "--no-introspect", "--no-populate-cache",
-        "--vars", json.dumps({"compile_as_incremental": request.param}),
-        *(part for name in INTROSPECTIVE for part in ("--exclude", name)),
+        "--vars", json.dumps({"compile_as_incremental": incremental}),
+        *(part for name in INTROSPECTIVE for part in ("--exclude", name)), *arguments, project=project,
     )
     # fmt: on
     assert result.returncode == 0, result.stdout[-2000:]
-    manifest = json.loads((folder / "target" / "manifest.json").read_text())
-    return {
-        node["name"]: node["compiled_code"]
-        for node in manifest["nodes"].values()
-        if node["resource_type"] in ("model", "test") and node.get("compiled_code")
-    }
+    return list(json.loads((folder / "target" / "manifest.json").read_text())["nodes"].values())
+
+
+def compile_hooks(folder: Path, nodes: list[dict[str, Any]]) -> dict[str, str]:
+    """dbt compiles hooks only when it runs them. So a copy of the project has each as an analysis, which it compiles.
+
+    `this` is then the analysis and not the model, which makes no other SQL of it.
+    """
+    project = folder / "project"
+    analyses = project / "analyses"
+    for name in ("models", "macros", "seeds", "snapshots", "tests/dbt"):
+        shutil.copytree(PROJECT_ROOT / name, project / name)
+    shutil.copy(PROJECT_ROOT / "dbt_project.yml", project)
+    analyses.mkdir()
+    for node in nodes:
+        if node["resource_type"] == "model":
+            hooks = [hook["sql"] for when in ("pre-hook", "post-hook") for hook in node["config"][when]]
+            for number, hook in enumerate(hooks):
+                (analyses / f"hook_{number}_of_{node['name']}.sql").write_text(hook)
+    compiled = compile_offline(folder / "hooks", True, project, "--select", "path:analyses")
+    return {node["name"]: node["compiled_code"] for node in compiled if node["resource_type"] == "analysis"}
 
 
 def test_every_model_compiles_for_snowflake(compiled: dict[str, str]) -> None:
     models = {path.stem for path in (PROJECT_ROOT / "models").rglob("*.sql")}
     assert len(models) > 50
     assert models <= compiled.keys()
+
+
+def test_every_hook_of_an_incremental_run_compiles(compiled: dict[str, str], request: pytest.FixtureRequest) -> None:
+    hooks = {name: sql for name, sql in compiled.items() if name.startswith("hook_")}
+    if "incremental" in request.node.name.rpartition("[")[2]:
+        assert len(hooks) > 20
+        assert {sql.split()[0] for sql in hooks.values()} == {"delete"}
+    else:
+        assert not hooks
 
 
 def test_every_statement_is_snowflake_sql(compiled: dict[str, str]) -> None:

@@ -208,8 +208,8 @@ FAULTS = (
     ),
     ModelFault(
         MILESTONES,
-        "{{ value_at_highest(column, 'recency') }}",
-        "min_by({{ column }}, recency)",
+        "{{ text_at_latest(column, 'recency') }}",
+        "substr(min(recency || {{ column }}), 20)",
         "the first proof of 3-D Secure counts, not the last",
     ),
     # --- exchange rates

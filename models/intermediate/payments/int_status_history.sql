@@ -43,30 +43,23 @@ events as (
     ){{ and_payment_in('transactions') }}
 ),
 
--- by when it happened, not by when it arrived; of events at the same instant the earlier step of a payment goes first
-ordered as (
+steps as (
     select
         events.transaction_key,
         events.event_id,
         events.event_type,
         events.occurred_at,
-        row_number() over (
-            partition by events.transaction_key
-            order by
-                events.occurred_at,
-                case events.event_type
-                    when 'payment.attempted' then 1
-                    when 'payment.declined' then 2
-                    when 'payment.blocked' then 3
-                    when 'payment.authorized' then 4
-                    when 'payment.captured' then 5
-                    when 'refund.succeeded' then 6
-                    when 'dispute.opened' then 7
-                    when 'dispute.won' then 8
-                    else 9
-                end,
-                events.event_id
-        ) as event_order,
+        case events.event_type
+            when 'payment.attempted' then 1
+            when 'payment.declined' then 2
+            when 'payment.blocked' then 3
+            when 'payment.authorized' then 4
+            when 'payment.captured' then 5
+            when 'refund.succeeded' then 6
+            when 'dispute.opened' then 7
+            when 'dispute.won' then 8
+            else 9
+        end as step,
         transactions.amount as payment_amount,
         case
             when
@@ -79,19 +72,22 @@ ordered as (
     inner join transactions on events.transaction_key = transactions.transaction_key
 ),
 
-refunded as (
+-- by when it happened, not by when it arrived; of events at the same instant the earlier step of a payment goes first.
+-- All windows are over one order: the engine sorts once
+{% set in_order = 'partition by transaction_key order by occurred_at, step, event_id' -%}
+ordered as (
     select
         transaction_key,
         event_type,
         occurred_at,
-        event_order,
         payment_amount,
+        row_number() over ({{ in_order }}) as event_order,
+        lead(event_id) over ({{ in_order }}) is null as is_last,
         sum(refund_amount) over (
-            partition by transaction_key
-            order by event_order
+            {{ in_order }}
             rows between unbounded preceding and current row
         ) as refunded_amount
-    from ordered
+    from steps
 ),
 
 -- what the money says is what a refund, or a dispute that was won, leaves behind
@@ -112,18 +108,9 @@ event_statuses as (
         end as status_code,
         'event' as change_source,
         occurred_at as changed_at,
-        event_order as change_order
-    from refunded
-),
-
-event_statuses_from_last as (
-    select
-        transaction_key,
-        status_code,
-        changed_at,
-        change_order,
-        row_number() over (partition by transaction_key order by change_order desc) as position_from_last
-    from event_statuses
+        event_order as change_order,
+        is_last
+    from ordered
 ),
 
 last_events as (
@@ -132,8 +119,8 @@ last_events as (
         status_code as last_status_code,
         changed_at as last_changed_at,
         change_order as last_change_order
-    from event_statuses_from_last
-    where position_from_last = 1
+    from event_statuses
+    where is_last
 ),
 
 -- the row has the last word, even when its clock is behind the stream's; but a document knows no status after

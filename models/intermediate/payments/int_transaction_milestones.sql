@@ -118,7 +118,7 @@ ranked as (
         is_fraud,
         available_at,
         occurred_at,
-        {{ order_text('occurred_at', 'event_id') }} as recency
+        {{ instant_text('occurred_at') }} as recency
     from priced
 ),
 
@@ -127,7 +127,7 @@ milestones as (
     select
         transaction_key,
         {%- for column, name in carried.items() %}
-        {{ value_at_highest(column, 'recency') }} as {{ name }},
+        {{ text_at_latest(column, 'recency') }} as {{ name }},
         {%- endfor %}
         count(*) as events_count,
         sum(case when event_type = 'payment.attempted' then 1 else 0 end) as attempts_count,
