@@ -22,6 +22,7 @@ from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.dbt import run_dbt
+from warehouse.deleted_rows import deletions_would_crowd_build
 from warehouse.exports import export_configured
 from warehouse.privacy import access_audit
 from warehouse.publish import publish
@@ -116,7 +117,8 @@ def _build(settings: Settings, detail: dict[str, Any], *, landed_rows: int, full
     """Run dbt as far as it is needed; returns whether the models were left as they are.
 
     Incremental models compare what has landed with what they hold. That the code, a seed or a var has changed they
-    cannot see: then everything is rebuilt, as it is after a rebuild that failed half-way.
+    cannot see: then everything is rebuilt, as it is after a rebuild that failed half-way, and where the models are too
+    large to be changed in place within the memory that a build has.
     """
     state_file, state = Home.of(settings).build_state, _build_state(settings)
     built = json.loads(state_file.read_text()) if state_file.exists() else {}
@@ -127,6 +129,7 @@ def _build(settings: Settings, detail: dict[str, Any], *, landed_rows: int, full
         result = run_dbt(settings, ["build", "--select", "path:models/ops"], progress=progress)
     else:
         full = full or any(built.get(name) != state[name] for name in ("models", "target"))
+        full = full or (settings.dbt_target == "duckdb" and deletions_would_crowd_build(settings))
         detail["mode"] = "full" if full else "incremental"
         state_file.write_text(json.dumps({} if full else built | {"newest_load": None}))
         result = run_dbt(settings, ["build", *(["--full-refresh"] if full else [])], progress=progress)

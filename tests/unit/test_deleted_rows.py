@@ -1,0 +1,77 @@
+"""Models too large to be changed in place are built anew, and what that rule stands on is still so."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.conftest import MakeSettings
+from warehouse import refresh as refresh_module
+from warehouse.core.database import open_warehouse
+from warehouse.core.paths import Home
+from warehouse.core.progress import silent
+from warehouse.core.settings import CATALOG, Settings
+from warehouse.dbt import DbtResult
+from warehouse.deleted_rows import BYTES_A_ROW, deletions_would_crowd_build
+from warehouse.privacy.classification import Classification
+
+ROWS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("materialized", "memory", "crowded"),
+    [("incremental", "24MB", True), ("incremental", "64MB", False), ("table", "24MB", False)],
+)
+def test_only_incremental_models_beyond_the_memory_crowd_a_build(
+    make_settings: MakeSettings, tmp_path: Path, materialized: str, memory: str, crowded: bool
+) -> None:
+    settings = make_settings(tmp_path / "home", warehouse_memory=memory)
+    with open_warehouse(settings) as connection:
+        connection.execute(f"create schema {CATALOG}.public")
+        connection.execute(f"create table {CATALOG}.public.fct as select range as number from range({ROWS})")
+    assert not deletions_would_crowd_build(settings)  # nothing was built yet
+    node = {"schema": "public", "alias": "fct", "config": {"materialized": materialized}}
+    target = Home.of(settings).dbt_target
+    target.mkdir(parents=True)
+    (target / "manifest.json").write_text(json.dumps({"nodes": {"model.payments.fct": node}}))
+    assert deletions_would_crowd_build(settings) is crowded
+
+
+def test_duckdb_remembers_as_much_as_the_rule_says(tmp_path: Path) -> None:
+    """When this fails, DuckDB has learnt to give the memory back, and the rule may go."""
+    path = tmp_path / "file.duckdb"
+    with duckdb.connect(path) as connection:
+        connection.execute(f"create table fct as select range as number from range({ROWS})")
+        connection.execute("delete from fct where number % 1000 = 0")
+    with duckdb.connect(path) as connection:
+        connection.execute("select count(*) from fct").fetchall()
+        held = connection.execute("select memory_usage_bytes from duckdb_memory() where tag = 'BASE_TABLE'").fetchone()
+    assert held is not None
+    assert 0.9 * BYTES_A_ROW < held[0] / ROWS < 1.2 * BYTES_A_ROW
+
+
+@pytest.mark.parametrize("crowded", [True, False])
+def test_the_refresh_then_builds_every_model_anew(
+    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowded: bool
+) -> None:
+    settings = make_settings(tmp_path / "home")
+    state = {"newest_load": "1", "models": "as they were", "target": "duckdb"}
+    Home.of(settings).root.mkdir(parents=True, exist_ok=True)
+    Home.of(settings).build_state.write_text(json.dumps(state))
+    told: list[list[str]] = []
+
+    def run_dbt(_: Settings, arguments: list[str], **__: object) -> DbtResult:
+        told.append(arguments)
+        return DbtResult("build")
+
+    classified = Classification(relations=1, classes=Counter(public=1), traced=1)
+    monkeypatch.setattr(refresh_module, "_build_state", lambda _: state)
+    monkeypatch.setattr(refresh_module, "run_dbt", run_dbt)
+    monkeypatch.setattr(refresh_module, "classify_compiled", lambda _: classified)
+    monkeypatch.setattr(refresh_module, "deletions_would_crowd_build", lambda _: crowded)
+    refresh_module._build(settings, {}, landed_rows=1, full=False, progress=silent)
+    assert told == [["build", "--full-refresh"] if crowded else ["build"]]
