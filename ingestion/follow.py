@@ -1,8 +1,9 @@
-"""`ingest --follow`: micro-batches from the sources that tell what is new, MongoDB and Kafka, until told to stop.
+"""`ingest --follow`: micro-batches from the sources that tell what is new, until told to stop.
 
-Each batch is a load like any other: sealed in the lake, its position (resume token, offsets) committed with it. The
-writer's lock is held for a batch and free between batches, so a refresh runs in between; while another holds it,
-following waits. SIGINT and SIGTERM end it after the batch in hand. Killed outright, it goes on from the last batch.
+Each batch is a load like any other: sealed in the lake, its position (resume token, offsets, place in the write-ahead
+log) committed with it. The writer's lock is held for a batch and free between batches, so a refresh runs in between;
+while another holds it, following waits. SIGINT and SIGTERM end it after the batch in hand. Killed outright, it goes on
+from the last batch.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+import duckdb
 
 from ingestion.destinations.choice import open_destination
-from ingestion.run import IngestReport, Part, SourceReport, ingest
+from ingestion.run import AnyReader, IngestReport, Part, SourceReport, ingest
 from ingestion.schema import SourceName, tables
-from ingestion.sources.mongodb import Batch, ChangedReader, Changes
-from ingestion.sources.mongodb.changes import STATE as CHANGES
+from ingestion.sources import mongodb, oltp
 from ingestion.sources.stream import StreamReader, Topics
 from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
@@ -30,8 +32,11 @@ from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import Settings
 
 FOLLOWED: tuple[SourceName, ...] = ("mongodb", "stream")
+"""Followed when none is named. PostgreSQL too can be: its owner has to allow a publication and a slot first."""
 INTERVAL_SECONDS = 2.0
 """How long to wait when nothing is new, and at most how long to gather changes for one batch."""
+STATE = "_changes"
+"""Beside the tables in the state of a source: {"token": place in its log}, committed with the load."""
 BATCH_MESSAGES = 50_000
 """Messages per partition and batch."""
 TOKEN_SECONDS = 300.0
@@ -93,53 +98,143 @@ class _Runs:
         ):
             return destination.read_state(source)
 
+    def token(self, source: SourceName, *, full: bool) -> Any:
+        """Where the last load left the log of a source; None before the first, and when all is to be compared."""
+        return None if full else self.state(source).get(STATE, {}).get("token")
 
-class _MongoFeed:
-    source: SourceName = "mongodb"
 
-    def __init__(self, runs: _Runs, uri: str, *, full: bool) -> None:
+class _Batch(Protocol):
+    """What has changed, and the place in the source's log that comes after it."""
+
+    @property
+    def token(self) -> Any: ...
+
+    @property
+    def origins(self) -> set[str]:
+        """The tables or collections that something changed in."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class _Log(Protocol):
+    """An open log of changes. A context manager."""
+
+    @property
+    def token(self) -> Any:
+        """The place from which it is read."""
+        ...
+
+    def __enter__(self) -> _Log: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+B = TypeVar("B", bound=_Batch)
+
+
+class _ChangesFeed(Generic[B]):
+    """A source whose log tells which rows have changed: they are read anew, and their place is committed with them."""
+
+    def __init__(
+        self,
+        runs: _Runs,
+        source: SourceName,
+        token: Any,
+        log: _Log,
+        gather: Callable[[], B],
+        reader: Callable[[duckdb.DuckDBPyConnection, B], AnyReader],
+        committed: Callable[[Any, SourceReport], None] = lambda token, report: None,
+        *,
+        full: bool,
+    ) -> None:
+        """Follow `source` from `token` on.
+
+        Args:
+            token: where the last load left it; None: everything lands first.
+            gather: takes what has changed from the log.
+            reader: reads the rows of a batch.
+            committed: is told the token of each load.
+        """
+        self.source = source
         self._runs = runs
-        self._uri = uri
-        self._tables = tables("mongodb")
-        kept: Mapping[str, Any] = {} if full else runs.state("mongodb").get(CHANGES, {})
-        self._token: Mapping[str, Any] | None = kept.get("token")
+        self._tables = tables(source)
+        self._token = token
+        self._log = log
+        self._gathered = gather
+        self._reader = reader
+        self._committed = committed
         self._full = full
-        self._changes = Changes(uri, list(self._tables.values()), self._token)
-        self._batch = Batch()
+        self._batch: B | None = None
         self._committed_at = time.monotonic()
 
-    def __enter__(self) -> _MongoFeed:
-        self._changes.__enter__()
+    def __enter__(self) -> _ChangesFeed[B]:
+        self._log.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._changes.__exit__(*exception)
+        self._log.__exit__(*exception)
 
     def gather(self) -> bool:
         if self._token is None:
-            return True  # the first load: everything, from after the moment at which the stream was opened
+            return True  # the first load: everything, from after the moment at which the log was opened
         if not self._batch:
-            self._batch = self._changes.gather(INTERVAL_SECONDS)
+            self._batch = self._gathered()
         aged = time.monotonic() - self._committed_at > TOKEN_SECONDS
         return bool(self._batch) or (aged and self._batch.token != self._token)
 
     def land(self) -> SourceReport:
         batch = self._batch
-        if self._token is None:
-            token = self._changes.token
-            report = self._runs.ingest("mongodb", Part(state=_token_state(token)), full=self._full)
+        if batch is None:
+            token = self._log.token
+            report = self._runs.ingest(self.source, Part(state=_token_state(token)), full=self._full)
         else:
             token = batch.token
-            changed = {name for name, table in self._tables.items() if table.origin in batch.changed}
             part = Part(
-                reader=lambda connection: ChangedReader(connection, self._runs.settings, self._uri, batch),
-                tables=frozenset(changed),
+                reader=lambda connection: self._reader(connection, batch),
+                tables=frozenset(name for name, table in self._tables.items() if table.origin in batch.origins),
                 state=_token_state(token),
             )
-            report = self._runs.ingest("mongodb", part)
+            report = self._runs.ingest(self.source, part)
         # only now: what failed to land is gathered no second time, it stays in hand
-        self._token, self._batch, self._committed_at = token, Batch(), time.monotonic()
+        self._token, self._batch, self._committed_at = token, None, time.monotonic()
+        self._committed(token, report)
         return report
+
+
+def _postgres_feed(runs: _Runs, uri: str, *, full: bool) -> _Feed:
+    token = runs.token("oltp", full=full)
+    changes = oltp.Changes(runs.settings, uri, list(tables("oltp").values()), token)
+
+    def committed(token: str, report: SourceReport) -> None:
+        changes.confirm(token)
+        if alert := changes.health().alert():
+            report.alerts.append(alert)
+
+    return _ChangesFeed(
+        runs,
+        "oltp",
+        token,
+        changes,
+        changes.gather,
+        lambda connection, batch: oltp.ChangedReader(connection, runs.settings, uri, batch),
+        committed,
+        full=full,
+    )
+
+
+def _mongo_feed(runs: _Runs, uri: str, *, full: bool) -> _Feed:
+    token = runs.token("mongodb", full=full)
+    changes = mongodb.Changes(uri, list(tables("mongodb").values()), token)
+    return _ChangesFeed(
+        runs,
+        "mongodb",
+        token,
+        changes,
+        lambda: changes.gather(INTERVAL_SECONDS),
+        lambda connection, batch: mongodb.ChangedReader(connection, runs.settings, uri, batch),
+        full=full,
+    )
 
 
 class _StreamFeed:
@@ -215,17 +310,20 @@ def follow(
 
 
 def _feed(runs: _Runs, source: SourceName, *, full: bool) -> _Feed:
-    if source not in FOLLOWED:
+    endpoints = runs.endpoints
+    addresses = {"oltp": endpoints.postgres_uri, "mongodb": endpoints.mongodb_uri, "stream": endpoints.kafka_bootstrap}
+    if source not in addresses:
         raise ConfigurationError(
-            f"{source} cannot be followed: it does not tell what has changed",
-            todo=f"run `warehouse ingest {source}` as often as you need, and follow {' and '.join(FOLLOWED)}",
+            f"{source} cannot be followed: nothing tells that a file has come",
+            todo=f"run `warehouse ingest {source}` as often as you need, and follow {', '.join(addresses)}",
         )
-    address = runs.endpoints.mongodb_uri if source == "mongodb" else runs.endpoints.kafka_bootstrap
+    address = addresses[source]
     if address is None:
         raise ConfigurationError(
             f"there is no address for the source {source}", todo="set its *_URI, or `warehouse sources up`"
         )
-    return _MongoFeed(runs, address, full=full) if source == "mongodb" else _StreamFeed(runs, address, full=full)
+    feeds: dict[str, Callable[..., _Feed]] = {"oltp": _postgres_feed, "mongodb": _mongo_feed, "stream": _StreamFeed}
+    return feeds[source](runs, address, full=full)
 
 
 def _under_lock(settings: Settings, stop: threading.Event, progress: Progress, work: Callable[[], T]) -> T | None:
@@ -251,6 +349,8 @@ def _count(report: FollowReport, done: SourceReport, progress: Progress) -> None
         f"{done.source}: batch {report.batches}: {new:,} new, {deleted:,} deleted, {quarantined:,} quarantined, "
         f"{done.seconds:.1f} s"
     )
+    for alert in done.alerts:
+        progress(f"{done.source}: {alert}")
 
 
 @contextmanager
@@ -271,5 +371,5 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _token_state(token: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {CHANGES: {"token": dict(token)}} if token else {}
+def _token_state(token: Any) -> dict[str, Any]:
+    return {STATE: {"token": token}} if token else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import duckdb
@@ -35,6 +35,9 @@ from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import Settings
 from warehouse.privacy import vault
 from warehouse.privacy.tokens import token_key
+
+KEYS_AT = "keys_at"
+"""In the state of a table: when all its keys were last compared with the source's."""
 
 AnyReader = OltpReader | MongoReader | StreamReader
 
@@ -133,7 +136,7 @@ def ingest(
         full: compare every row and key with what has landed, whatever the size; read topics from their beginning.
         accept_deletes: let a comparison delete more than the threshold.
         reconcile_keys: of tables that are read by cursor, compare all keys too: what is gone at the source is marked
-            as deleted, and what never landed is an alert.
+            as deleted, and what never landed is an alert. Done in any case every `RECONCILE_KEYS_HOURS`.
         retry_quarantined: read only the rows that are in quarantine, again; no cursor moves.
         part: with one source: what of it to read, and how.
 
@@ -256,6 +259,7 @@ def _ingest_source(
             loads.append(
                 _land_table(
                     connection,
+                    settings,
                     lake,
                     reader,
                     table,
@@ -304,6 +308,7 @@ def _ingest_source(
 
 def _land_table(
     connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
     lake: Lake,
     reader: AnyReader,
     table: Table,
@@ -321,9 +326,12 @@ def _land_table(
     for relation in reader.chunks(table, plan):
         target.add(relation)
     quarantine.hold_fitting(connection, table)
-    if reconcile_keys and plan.mode == "incremental" and isinstance(reader, OltpReader):
+    keys_at = _keys_at(state) or started
+    due = reconcile_keys or started - keys_at >= timedelta(hours=settings.reconcile_keys_hours)
+    if due and plan.mode == "incremental" and isinstance(reader, OltpReader):
         target.compare_keys(reader.keys(table, target.telling_columns))
         target.mark_deleted(accept=accept_deletes)
+        keys_at = started
     if plan.mode == "compare":
         target.mark_deleted(accept=accept_deletes)
     elif plan.mode == "changes":
@@ -333,8 +341,19 @@ def _land_table(
     counts = target.finish()
     if plan.mode != "retry":
         new_state[table.name] = reader.advanced(table, plan)
+        if isinstance(reader, OltpReader):
+            if plan.mode == "incremental":
+                new_state[table.name][KEYS_AT] = keys_at.isoformat()
+            elif plan.mode == "compare" and plan.source_rows > settings.compare_below_rows:
+                new_state[table.name][KEYS_AT] = started.isoformat()
     counts.cursor_to = _cursor_text(new_state.get(table.name, {}))
     return manifest.TableLoad(table, load_id, plan, counts, started, datetime.now(UTC))
+
+
+def _keys_at(state: dict[str, Any]) -> datetime | None:
+    """When all keys of a table that is read by cursor were last compared; None before it was first read so."""
+    said = state.get(KEYS_AT)
+    return None if said is None else datetime.fromisoformat(said)
 
 
 def open_reader(

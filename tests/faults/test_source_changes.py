@@ -99,6 +99,18 @@ def test_a_delete_between_two_runs_by_cursor_is_found_by_comparison(world: World
     shows("hard delete", naive, at_least=30)
 
 
+def test_a_delete_between_two_runs_by_cursor_is_found_when_the_keys_are_due(world: World) -> None:
+    prefix = world.add_payments(30)
+    world.ingest("oltp", settings=world.by_cursor())
+    world.sql(f"delete from transaction where transaction_id like '{prefix}%'")
+    world.ingest("oltp", settings=world.by_cursor())
+    found = {table.table: table.surplus_rows for table in world.reconcile("oltp").tables if table.differences}
+    assert found == {"transaction": 30}, "not due: compared less than a day ago"
+    due = world.by_cursor().model_copy(update={"reconcile_keys_hours": 1e-6})
+    assert world.ingest("oltp", settings=due).sources[0].tables["transaction"].deleted_rows == 30
+    world.assert_whole("oltp")
+
+
 def test_a_truncated_table_stops_and_can_be_accepted(world: World) -> None:
     naive = world.naive()
     before = world.row("select count(*) from raw_oltp.transaction where _deleted_at is null")

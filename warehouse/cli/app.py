@@ -187,7 +187,10 @@ def ingest(
     ] = False,
     follow: Annotated[
         bool,
-        typer.Option("--follow", help="Go on landing what MongoDB and Kafka tell, in micro-batches."),
+        typer.Option(
+            "--follow",
+            help="Go on landing what the logs of MongoDB and Kafka, or of named sources, tell: micro-batches.",
+        ),
     ] = False,
     max_batches: Annotated[int | None, typer.Option(min=1, help="With --follow: stop after so many.")] = None,
     json_: Json = False,

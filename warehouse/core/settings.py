@@ -36,6 +36,16 @@ class Settings(BaseSettings):
     dbt_target: Target = "duckdb"
 
     postgres_uri: str | None = Field(None, description="your PostgreSQL; unset: an embedded one")
+    postgres_publication: str = Field(
+        "payments_warehouse",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="what `ingest oltp --follow` hears of; its owner makes it once",
+    )
+    postgres_slot: str = Field(
+        "payments_warehouse",
+        pattern=r"^[a-z0-9_]{1,63}$",
+        description="where PostgreSQL keeps the place of `ingest oltp --follow`; one per installation",
+    )
     mongodb_uri: str | None = Field(None, description="your MongoDB; unset: an embedded one")
     kafka_bootstrap: str | None = Field(None, description="your Kafka brokers; unset: an embedded one")
     kafka_security: Literal["plaintext", "ssl", "sasl_ssl"] = "plaintext"
@@ -63,6 +73,9 @@ class Settings(BaseSettings):
         250_000,
         ge=0,
         description="tables up to this size are compared whole each run: deletions and late updates included",
+    )
+    reconcile_keys_hours: float = Field(
+        24, gt=0, description="how often a run compares all keys of larger PostgreSQL tables: deletions"
     )
     memory_limit: str = Field(
         "2GB",

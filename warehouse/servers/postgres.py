@@ -26,6 +26,7 @@ _SETTINGS = {
     "listen_addresses": process.HOST,
     "unix_socket_directories": "",  # a socket path may not exceed some 107 characters; a home's path may
     "wal_level": "logical",
+    "max_slot_wal_keep_size": "1GB",  # a follower that never comes back must not fill the disk
     "timezone": "UTC",
     "log_timezone": "UTC",
     # errors go to the client; in a log they would repeat values of the rows that caused them
@@ -163,10 +164,12 @@ class Postgres(EmbeddedServer):
             return False
 
     def provision(self, state: ServerState) -> None:
-        """The database, and a reader who can read all of it and write nothing."""
+        """The database, and a reader who can read all of it, follow its changes and write nothing."""
         try:
-            probe(self.reader_address(state))
-        except SourceUnavailable:
+            complete = _may_follow(self.reader_address(state))
+        except psycopg.Error:
+            complete = False
+        if not complete:
             try:
                 _provision(state)
             except psycopg.Error as error:
@@ -210,6 +213,13 @@ def probe(address: str) -> str:
         ) from None
 
 
+def _may_follow(address: str) -> bool:
+    """Whether the reader is all that :func:`_provision` makes it; an older home's could not follow."""
+    with psycopg.connect(address, connect_timeout=5) as connection:
+        found = connection.execute("SELECT rolreplication FROM pg_roles WHERE rolname = current_user").fetchone()
+        return found == (True,)
+
+
 def _address(state: ServerState, account: str, database: str) -> str:
     return f"postgresql://{account}:{state.secrets[account]}@{process.HOST}:{state.port}/{database}"
 
@@ -223,9 +233,12 @@ def _provision(state: ServerState) -> None:
             if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [READER]).fetchone():
                 connection.execute(sql.SQL("CREATE ROLE {}").format(reader))
             connection.execute(
-                sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(reader, sql.Literal(state.secrets[READER]))
+                sql.SQL("ALTER ROLE {} LOGIN REPLICATION PASSWORD {}").format(
+                    reader, sql.Literal(state.secrets[READER])
+                )
             )
             connection.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(reader))
+            connection.execute(sql.SQL("ALTER ROLE {} REPLICATION").format(reader))
             connection.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(reader))
             connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
             connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, reader))

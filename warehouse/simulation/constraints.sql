@@ -46,3 +46,16 @@ create index transaction_device on public.transaction (device_id);
 create index transaction_payment_method on public.transaction (payment_method_id);
 create index device_customer on public.device (customer_id);
 create index payment_method_customer on public.payment_method (customer_id);
+
+-- What `warehouse ingest oltp --follow` hears of: which rows have changed, by their keys, and not what they say.
+drop publication if exists payments_warehouse;
+create publication payments_warehouse for table
+    public.currency (currency_code),
+    public.location (location_id),
+    public.customer (customer_id),
+    public.merchant (merchant_id),
+    public.product (product_id),
+    public.device (device_id),
+    public.payment_method (payment_method_id),
+    public.status (status_code),
+    public.transaction (transaction_id);

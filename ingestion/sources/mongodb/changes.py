@@ -24,8 +24,6 @@ from ingestion.sources.mongodb.reader import DATABASE, MongoReader, connect
 from warehouse.core.errors import LoadIncomplete, SchemaDrift, SourceUnavailable, WarehouseError
 from warehouse.core.settings import Settings
 
-STATE = "_changes"
-"""Beside the tables in the state of the source: {"token": resume token}, committed with the load."""
 MAX_DOCUMENTS = 10_000
 """Changed documents per batch."""
 
@@ -45,6 +43,11 @@ class Batch:
 
     def __len__(self) -> int:
         return sum(len(ids) for ids in self.changed.values())
+
+    @property
+    def origins(self) -> set[str]:
+        """The collections that it says something of."""
+        return set(self.changed)
 
 
 class Changes:

@@ -1,5 +1,6 @@
 """PostgreSQL `oltp_strip_project`."""
 
+from ingestion.sources.oltp.changes import Batch, ChangedReader, Changes
 from ingestion.sources.oltp.reader import OltpReader
 
-__all__ = ["OltpReader"]
+__all__ = ["Batch", "ChangedReader", "Changes", "OltpReader"]

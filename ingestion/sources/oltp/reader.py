@@ -149,6 +149,11 @@ class OltpReader:
         where = f'("{table.cursor}" >= timestamptz \'{since.isoformat()}\' or "{table.cursor}" is null)'
         return self._survey(table, origin, cursor, where)
 
+    def changed(self, table: Table, where: str, keys: str) -> Plan:
+        """Rows that meet a condition of PostgreSQL's. Of `keys`, a relation of the connection, the others are gone."""
+        plan = self._survey(table, self._catalog()[table.origin], None, where)
+        return replace(plan, mode="changes", bounds={**plan.bounds, "keys": keys})
+
     def at(self, table: Table, positions: Sequence[str]) -> Plan:
         """Rows by key, in PostgreSQL's own words: of a single text key it uses the index."""
         parts = [f'"{key}"::text' for key in table.key]
