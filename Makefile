@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PEERS  := .venv-peers/.ready
 # a file's tests share what they have built, so they stay in one process; each process has servers of its own
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
@@ -52,10 +53,10 @@ format: $(READY) profiles.yml ## let ruff and sqlfluff put the code in order
 docs: $(READY) ## write the site: dbt docs, data docs, the last run
 	@$(BIN)/warehouse site
 
-bench: $(READY) ## measure, as ratios in one run; writes benchmarks/RESULTS.md
+bench: $(READY) $(PEERS) ## measure, as ratios in one run; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-bench-ingest: $(READY) ## the same, landing only
+bench-ingest: $(READY) $(PEERS) ## the same, landing only
 	$(BIN)/python -m benchmarks ingest
 
 bench-warehouse: $(READY) ## the same, models only
@@ -64,13 +65,22 @@ bench-warehouse: $(READY) ## the same, models only
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url \
 		--no-header --extra servers --extra dev pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header benchmarks/peers.in -o benchmarks/peers.lock
 
 down: ## stop the embedded servers; their data stays
 	@$(BIN)/warehouse sources down
 
 clean: ## remove what runs and tools left behind; data, keys and .venv stay
 	rm -rf target logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)*/*' -prune -exec rm -rf {} +
+
+$(PEERS): benchmarks/peers.lock # programs to be measured beside ours, in a folder of their own
+	@echo "installing the programs that benchmarks are run against (once)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement benchmarks/peers.lock
+	@find $(@D) -name sling-linux-amd64 -type f -exec chmod u+x {} +
+	@touch $@
 
 profiles.yml: # yours once it exists: never overwritten
 	@cp profiles.yml.example $@

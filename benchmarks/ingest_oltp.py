@@ -1,8 +1,7 @@
 """PostgreSQL → lake and raw tables, beside a drained COPY, dlt's own backends and rivet.
 
 One table of 13 columns like `transaction`, no personal column. Set `BENCH_ROWS` and `BENCH_LARGE_ROWS` for other sizes,
-`BENCH_RIVET` and `SLING_BINARY` for the peers' programs; a peer that is not there is reported as not measured. The
-wheel of sling holds no program (it fetches one on first use), so that only a program of your own is run.
+`BENCH_RIVET` and `SLING_BINARY` for the peers' programs; a peer that is not there is reported as not measured.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import base64
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from typing import Any
 import duckdb
 import psycopg
 
+from benchmarks import peers
 from benchmarks.harness import (
     Case,
     Outcome,
@@ -197,14 +196,19 @@ def by_rivet(program: str, source: str, name: str) -> Outcome:
 
 
 def by_sling(program: str, source: str, name: str) -> Outcome:
-    """sling, into plain Parquet."""
+    """sling, into CSV: for Parquet it would download a program."""
     with tempfile.TemporaryDirectory() as folder:
         command = [program, "run", "--src-conn", "BENCH_SOURCE", "--src-stream", f"public.{name}"]
+        environment = {
+            "BENCH_SOURCE": f"{source}?sslmode=disable",
+            "HOME": folder,
+            "SLING_DISABLE_TELEMETRY": "TRUE",
+        }
         clock = Stopwatch()
-        peak_of_command([*command, "--tgt-object", f"file://{folder}/out.parquet"], {"BENCH_SOURCE": source})
+        peak_of_command([*command, "--tgt-object", f"file://{folder}/out.csv"], environment)
         clock.stop()
         with duckdb.connect() as connection:
-            found = _row(connection, f"select count(*), sum(amount)::decimal(38, 4) from '{folder}/out.parquet'")
+            found = _row(connection, f"select count(*), sum(amount::decimal(38, 4)) from '{folder}/out.csv'")
         return clock.outcome(*found)
 
 
@@ -219,8 +223,7 @@ def measure() -> list[Row]:
         expected = _fill(endpoints, "payment", ROWS)
         changed = _fill(endpoints, "payment_changed", ROWS, shift=1)
         few = _fill(endpoints, "payment_few", PEER_ROWS)
-        rivet = os.environ.get("BENCH_RIVET") or shutil.which("rivet")
-        sling = os.environ.get("SLING_BINARY")
+        rivet, sling = peers.rivet(), peers.sling()
 
         drain: Case = (drained, (source, "payment"))
         cases: dict[str, Case] = {
@@ -234,7 +237,7 @@ def measure() -> list[Row]:
         if sling:
             cases["sling"] = (by_sling, (sling, source, "payment"))
         found = interleaved(cases, expected, REPEATS)
-        peers = interleaved(
+        backends = interleaved(
             {backend: (by_dlt, (source, "payment_few", backend)) for backend in ("sqlalchemy", "pyarrow")}, few, 1
         )
         before, merges = [], []
@@ -271,13 +274,13 @@ def measure() -> list[Row]:
     return [
         Row(f"COPY binary, drained (all: median of {REPEATS})", drain_s.told()),
         _ratio("append: source → sealed lake → raw", append, "drained COPY", paired(append, drain_s), 0.40),
-        _ratio("the same", append, f"dlt sqlalchemy ({PEER_ROWS:,} rows)", append.rate / peers["sqlalchemy"].rate, 12),
-        _ratio("the same", append, f"dlt pyarrow ({PEER_ROWS:,} rows)", append.rate / peers["pyarrow"].rate, 4),
+        _ratio("the same", append, f"dlt sqlalchemy ({PEER_ROWS:,} rows)", append.rate / backends["sqlalchemy"].rate, 12),
+        _ratio("the same", append, f"dlt pyarrow ({PEER_ROWS:,} rows)", append.rate / backends["pyarrow"].rate, 4),
         _ratio("append with history (written twice)", found["history"], "append", paired(found["history"], append)),
         _ratio("merge, every row changed", merge, f"append ({made.told()})", paired(merge, made), 0.6),
         Row("merge, memory", f"{merge.peak_mb:.0f} MB", "", None, "≤ 800 MB", merge.peak_mb <= 800, merge.peak_mb),
         _peer("source → sealed lake", found["lake"], "rivet-cli", found.get("rivet"), 0.9),
-        _peer("source → sealed lake", found["lake"], "sling", found.get("sling")),
+        _peer("source → sealed lake", found["lake"], "sling, into CSV", found.get("sling")),
         Row(
             f"memory of extraction, {LARGE_ROWS:,} rows", f"{large.peak_mb:.0f} MB", f"{ROWS:,} rows", flat,
             "± 15 %", 0.85 <= flat <= 1.15, large.peak_mb,
