@@ -274,8 +274,10 @@ def measure() -> list[Row]:
     return [
         Row(f"COPY binary, drained (all: median of {REPEATS})", drain_s.told()),
         _ratio("append: source → sealed lake → raw", append, "drained COPY", paired(append, drain_s), 0.40),
-        _ratio("the same", append, f"dlt sqlalchemy ({PEER_ROWS:,} rows)", append.rate / backends["sqlalchemy"].rate, 12),
-        _ratio("the same", append, f"dlt pyarrow ({PEER_ROWS:,} rows)", append.rate / backends["pyarrow"].rate, 4),
+        *(
+            _ratio("the same", append, f"dlt {name} ({PEER_ROWS:,} rows)", append.rate / backends[name].rate, goal)
+            for name, goal in (("sqlalchemy", 12), ("pyarrow", 4))
+        ),
         _ratio("append with history (written twice)", found["history"], "append", paired(found["history"], append)),
         _ratio("merge, every row changed", merge, f"append ({made.told()})", paired(merge, made), 0.6),
         Row("merge, memory", f"{merge.peak_mb:.0f} MB", "", None, "≤ 800 MB", merge.peak_mb <= 800, merge.peak_mb),
