@@ -15,6 +15,7 @@ from typing import Literal
 import duckdb
 
 from ingestion.quarantine import MAX_QUARANTINED_SHARE
+from ingestion.sources.oltp import slot_health
 from warehouse import servers
 from warehouse.core.database import open_published
 from warehouse.core.errors import WarehouseError
@@ -68,6 +69,7 @@ def doctor(
         *_profiles(project),
         *_disk(home),
         *_servers(settings, server_statuses),
+        *_slot(settings),
         *_last_run(settings),
         *_left_behind(home, settings),
         *_published(settings),
@@ -161,6 +163,21 @@ def _servers(settings: Settings, server_statuses: ServerStatuses) -> Iterator[Fi
             yield Finding(
                 "warning", f"{server.name} is not running: {server.detail}", "`warehouse sources up` starts it"
             )
+
+
+def _slot(settings: Settings) -> Iterator[Finding]:
+    """A follower that has stopped lets the source's log grow, and nobody else would tell."""
+    try:
+        address = servers.resolve(settings).postgres_uri
+        health = slot_health(address, settings.postgres_slot) if address else None
+    except WarehouseError:
+        return  # a server that does not answer is told of already
+    if health is None:
+        return
+    if alert := health.alert():
+        yield Finding("warning", f"PostgreSQL: {alert}", "docs/runbook.md, 'Follow PostgreSQL'")
+    else:
+        yield Finding("ok", f"PostgreSQL keeps {health.retained / 2**20:,.0f} MB of its log for the follower")
 
 
 def _last_run(settings: Settings) -> Iterator[Finding]:

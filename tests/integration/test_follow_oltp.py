@@ -23,6 +23,7 @@ from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
 from warehouse.core.settings import Settings
+from warehouse.doctor import doctor
 from warehouse.servers import postgres
 from warehouse.simulation.stores.oltp import OltpStore
 
@@ -402,6 +403,7 @@ def test_a_slot_is_judged_by_what_the_source_keeps_for_it() -> None:
     for told in (SlotHealth("reserved", megabyte, None), SlotHealth("extended", 60 * megabyte, 100 * megabyte)):
         assert told.alert() is not None
     assert SlotHealth("unreserved", megabyte, 100 * megabyte).alert() is not None
+    assert "--full" in (SlotHealth("lost", 0, 100 * megabyte).alert() or "")
 
 
 def test_a_slot_without_a_limit_is_an_alert(world: World) -> None:
@@ -414,6 +416,30 @@ def test_a_slot_without_a_limit_is_an_alert(world: World) -> None:
     finally:
         limit_slots(world.endpoints, "'1GB'")
     assert any("max_slot_wal_keep_size" in line for line in world.lines)
+
+
+def test_the_doctor_tells_of_a_slot_that_nobody_reads(world: World) -> None:
+    named = world.settings.model_copy(
+        update={
+            "postgres_uri": world.endpoints.postgres_uri,
+            "mongodb_uri": "mongodb://127.0.0.1:1/none",
+            "kafka_bootstrap": "127.0.0.1:1",
+        }
+    )
+
+    def told() -> list[tuple[str, str]]:
+        findings = doctor(named, server_statuses=lambda settings: ())
+        return [(finding.severity, finding.what) for finding in findings if "log" in finding.what]
+
+    assert told() == [], "nobody has ever followed"
+    world.add("a")
+    world.follow()
+    assert [severity for severity, _ in told()] == ["ok"]
+    limit_slots(world.endpoints, "-1")
+    try:
+        assert [severity for severity, _ in told()] == ["warning"]
+    finally:
+        limit_slots(world.endpoints, "'1GB'")
 
 
 def test_a_batch_keeps_no_keys_of_a_table_that_is_compared() -> None:

@@ -1,6 +1,6 @@
 """PostgreSQL `oltp_strip_project`."""
 
-from ingestion.sources.oltp.changes import Batch, ChangedReader, Changes
+from ingestion.sources.oltp.changes import Batch, ChangedReader, Changes, slot_health
 from ingestion.sources.oltp.reader import OltpReader
 
-__all__ = ["Batch", "ChangedReader", "Changes", "OltpReader"]
+__all__ = ["Batch", "ChangedReader", "Changes", "OltpReader", "slot_health"]

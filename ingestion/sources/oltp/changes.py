@@ -80,6 +80,8 @@ class SlotHealth:
 
     def alert(self) -> str | None:
         """What an operator has to know, if anything."""
+        if self.status == "lost":
+            return "the replication slot was given up: `warehouse ingest oltp --follow --full` makes a new one"
         kept = f"{self.retained / 2**20:,.0f} MB of log are kept for the slot"
         if self.cap is None:
             return f"{kept}, without a limit: set max_slot_wal_keep_size, or a stopped follower fills the source's disk"
@@ -171,16 +173,10 @@ class Changes:
     def health(self) -> SlotHealth:
         """How the slot is. Raises LoadIncomplete when it is not there."""
         with _explained(self._slot):
-            row = self._connection.execute(
-                "select wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, "
-                "(select setting::bigint * 1048576 from pg_settings where name = 'max_slot_wal_keep_size') "
-                "from pg_replication_slots where slot_name = %s",
-                [self._slot],
-            ).fetchone()
-        if row is None:
+            found = _health(self._connection, self._slot)
+        if found is None:
             raise _lost(f"the replication slot {self._slot} is gone")
-        status, retained, cap = row
-        return SlotHealth(str(status), int(retained or 0), int(cap) if cap >= 0 else None)
+        return found
 
     def _check_publication(self) -> None:
         """Every pinned table is published with all its changes, under an identity that holds its key."""
@@ -308,6 +304,29 @@ class ChangedReader(OltpReader):
     def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:
         """The cursor stays: what a cursor run reads again, it finds unchanged."""
         return super().advanced(table, plan) if plan.mode == "compare" else dict(self._state)
+
+
+def slot_health(uri: str, slot: str) -> SlotHealth | None:
+    """How the slot is, for who does not follow just now; None when nobody has ever followed.
+
+    Raises SourceUnavailable when PostgreSQL does not answer.
+    """
+    check_reachable(uri)
+    with _explained(slot), psycopg.connect(uri, autocommit=True) as connection:
+        return _health(connection, slot)
+
+
+def _health(connection: psycopg.Connection[Any], slot: str) -> SlotHealth | None:
+    row = connection.execute(
+        "select wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, "
+        "(select setting::bigint * 1048576 from pg_settings where name = 'max_slot_wal_keep_size') "
+        "from pg_replication_slots where slot_name = %s",
+        [slot],
+    ).fetchone()
+    if row is None:
+        return None
+    status, retained, cap = row
+    return SlotHealth(str(status), int(retained or 0), int(cap) if cap >= 0 else None)
 
 
 def _quoted(name: str) -> str:
