@@ -130,7 +130,7 @@ class TableLanding:
         if self._streams and isinstance(chunk, str):
             self._stream(chunk)
         else:
-            treated = self._treatment.treated(chunk, keep=self._vaulted)
+            treated = self._treatment.treated(chunk, keep=self._vaulted, judge=self._is_new)
             if self._is_new and treated.lands_whole:
                 self._copy(treated.sql)
             else:

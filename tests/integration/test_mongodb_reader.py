@@ -12,13 +12,14 @@ import bson
 import pytest
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from ingestion.run import SourceReport, ingest
 from ingestion.schema import tables
-from ingestion.sources.mongodb import MongoReader
+from ingestion.sources.mongodb import MongoReader, batches
+from ingestion.sources.mongodb.columns import Block
 from tests.conftest import MakeSettings
 from warehouse import servers
 from warehouse.core.database import open_warehouse
@@ -213,10 +214,29 @@ def test_a_snapshot_that_the_server_gave_up_names_the_parameter(store: Store, mo
     def too_old(*_: object, **__: object) -> None:
         raise OperationFailure("read timestamp is older than the oldest", 239)
 
-    monkeypatch.setattr("pymongo.collection.Collection.find_raw_batches", too_old)
+    monkeypatch.setattr("pymongo.database.Database.command", too_old)
     with pytest.raises(SourceUnavailable, match="gave up the snapshot of Transactions") as caught:
         store.ingest()
     assert "minSnapshotHistoryWindowInSeconds" in caught.value.todo
+
+
+def test_every_way_of_asking_for_batches_gives_the_same_documents(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By commands of our own, batch after batch, and by pymongo's where batches may come from several servers."""
+    monkeypatch.setattr(batches, "BATCH_BYTES", 20_000)
+    documents = [payment(number, note="x" * (number % 97)) for number in range(3_000)]
+    store.database.Transactions.insert_many(documents)
+    found: list[list[bytes]] = []
+    with MongoClient[dict[str, Any]](str(store.endpoints.mongodb_uri)) as client:
+        for preference in (ReadPreference.PRIMARY, ReadPreference.SECONDARY_PREFERRED):
+            database = client.get_database("stripe_nosql", read_preference=preference)
+            with client.start_session(snapshot=True) as session:
+                read = list(batches.batches(database, "Transactions", {}, session))
+            assert len(read) > 1 or preference is not ReadPreference.PRIMARY
+            blocks = [Block(batch) for batch in read]
+            found.append([block.document(number) for block in blocks for number in range(len(block))])
+    assert found[0] == found[1] == [bson.encode(document) for document in documents]
 
 
 def test_each_collection_is_read_from_one_moment(store: Store) -> None:

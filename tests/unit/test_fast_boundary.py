@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ingestion import boundary, schema
 from ingestion.shapes import compile_shape
 from ingestion.sources.mongodb import columns
+from ingestion.sources.mongodb.batches import in_stream
 from ingestion.sources.mongodb.columns import Block
 from ingestion.sources.mongodb.reader import MongoReader
 from ingestion.treatment import Treatment, treated_sql
@@ -41,7 +42,7 @@ def connection() -> duckdb.DuckDBPyConnection:
 
 def by_shape(connection: duckdb.DuckDBPyConnection, table: schema.Table, documents: list[dict[str, Any]]) -> Landed:
     """What lands, by `_id`, of the documents that need no general boundary."""
-    block = Block([bson.encode(document) for document in documents])
+    block = Block(in_stream(b"".join(bson.encode(document) for document in documents)))
     found: Landed = {}
     for part in block.walk(lambda shape: compile_shape(table, shape) is not None).columns:
         compiled = compile_shape(table, part.shape)
@@ -184,11 +185,11 @@ def test_a_block_that_is_damaged_or_twisted_loses_nothing() -> None:
     long_text = bson.encode({"_id": 1, "text": "abc"}).replace(b"\x04\0\0\0abc", b"\xff\xff\xff\x7fabc")
     bad_text = bson.encode({"_id": 1, "text": "abcd"}).replace(b"abcd", b"\xff\xfe\xfd\xfc")
     for odd in (twisted, long_text, bad_text):
-        walked = Block([*good, *[odd] * COPIES]).walk(lambda shape: True)
+        walked = Block(in_stream(b"".join([*good, *[odd] * COPIES]))).walk(lambda shape: True)
         read = sum(part.table.num_rows for part in walked.columns)
         assert read + len(walked.left) == 2 * COPIES
     with pytest.raises(ValueError, match="whole documents"):
-        Block([good[5][:-1]])
+        in_stream(good[5][:-1])
 
 
 def skeleton_of(connection: duckdb.DuckDBPyConnection, text: str) -> str | None:
