@@ -42,6 +42,11 @@ class Batch:
     data: bytes
     starts: Sequence[int]
 
+    def stored(self) -> memoryview:
+        """From the first document's beginning to the last one's end; in between nothing but their numbers, at most."""
+        last = self.starts[-1]
+        return memoryview(self.data)[self.starts[0] : _after(self.data, last, len(self.data))]
+
 
 def batches(
     database: Database[dict[str, Any]], collection: str, query: Mapping[str, Any], session: ClientSession

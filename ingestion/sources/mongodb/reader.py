@@ -18,6 +18,7 @@ default): a collection that takes longer to read fails with the name of that par
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -37,7 +38,7 @@ from ingestion.schema import Table
 from ingestion.shapes import Shape, compile_shape, cursor_column
 from ingestion.sources import Chunk, Piece, Plan
 from ingestion.sources.ahead import ReadAhead
-from ingestion.sources.mongodb.batches import batches, in_stream
+from ingestion.sources.mongodb.batches import Batch, batches, in_stream
 from ingestion.sources.mongodb.columns import MIN_DOCUMENTS, Block, Walked
 from ingestion.sources.mongodb.text import Row, document_row
 from warehouse.core.errors import SchemaDrift, SourceUnavailable
@@ -135,25 +136,35 @@ class MongoReader:
             for walked in read:
                 yield self._chunk(table, walked)
 
+    def digest(self, table: Table, plan: Plan) -> str:
+        """Of every document that :meth:`chunks` would give, as it is stored."""
+        digest = hashlib.sha256()
+        for batch in self._batches(table, plan.bounds.get("query", {})):
+            digest.update(batch.stored())
+        return digest.hexdigest()
+
     def _walked(self, table: Table, query: Mapping[str, Any]) -> Iterator[list[tuple[Block, Walked]]]:
-        if self._session is None:
-            raise RuntimeError("a collection is read in a snapshot")
         read: list[tuple[Block, Walked]] = []
         size = 0
         enough = FIRST_BYTES
-        try:
-            for batch in batches(self._database, table.origin, query, self._session):
-                block = Block(batch)
-                read.append((block, _walk(table, block)))
-                size += len(batch.data)
-                if size >= enough:
-                    yield _rest_together(table, read)
-                    enough = min(2 * size, CHUNK_BYTES)
-                    read, size = [], 0
-        except OperationFailure as error:
-            raise _read_failure(table, error) from None
+        for batch in self._batches(table, query):
+            block = Block(batch)
+            read.append((block, _walk(table, block)))
+            size += len(batch.data)
+            if size >= enough:
+                yield _rest_together(table, read)
+                enough = min(2 * size, CHUNK_BYTES)
+                read, size = [], 0
         if read:
             yield _rest_together(table, read)
+
+    def _batches(self, table: Table, query: Mapping[str, Any]) -> Iterator[Batch]:
+        if self._session is None:
+            raise RuntimeError("a collection is read in a snapshot")
+        try:
+            yield from batches(self._database, table.origin, query, self._session)
+        except OperationFailure as error:
+            raise _read_failure(table, error) from None
 
     def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:
         """The newest cursor values that were read: one for dates, one for texts that begin with a date."""
