@@ -226,7 +226,7 @@ def row_hash_sql(table: Table, values: Mapping[str, str] = MappingProxyType({}))
     bookkeeping = {name for name, _ in BOOKKEEPING}
     texts = [
         # a time zone's calendar costs more than the md5; a count of microseconds says the same
-        (_utc_text_sql(f'"{name}"') if table.is_document else f'epoch_us("{name}")')
+        (utc_text_sql(f'"{name}"') if table.is_document else f'epoch_us("{name}")')
         if kind == "timestamp with time zone"
         else values.get(name, f'"{name}"')
         for name, kind in table.landed_columns
@@ -236,7 +236,7 @@ def row_hash_sql(table: Table, values: Mapping[str, str] = MappingProxyType({}))
     return f"md5(concat_ws(chr(31), {hashed}))"
 
 
-def _utc_text_sql(moment: str) -> str:
+def utc_text_sql(moment: str) -> str:
     """SQL: the text of a moment in UTC, as its cast gives it where that is the time zone, at a fifth of what it takes.
 
     Of years that are not of four digits the cast itself: what writes them is not worth knowing.

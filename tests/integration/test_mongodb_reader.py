@@ -16,8 +16,10 @@ from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from ingestion.load import read_state
 from ingestion.run import SourceReport, ingest
-from ingestion.schema import tables
+from ingestion.schema import Table, tables
+from ingestion.sources import Plan
 from ingestion.sources.mongodb import MongoReader, batches
 from ingestion.sources.mongodb.columns import Block
 from tests.conftest import MakeSettings
@@ -237,6 +239,53 @@ def test_every_way_of_asking_for_batches_gives_the_same_documents(
             blocks = [Block(batch) for batch in read]
             found.append([block.document(number) for block in blocks for number in range(len(block))])
     assert found[0] == found[1] == [bson.encode(document) for document in documents]
+
+
+def test_a_collection_that_is_what_it_was_is_not_compared_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of the two sides changes, and whatever says how one becomes the other, all of it is compared."""
+    documents = [payment(number, amount=number, surprise=1) for number in range(40)]
+    store.database.Transactions.insert_many(documents)
+    compared: list[str] = []
+    chunks = MongoReader.chunks
+
+    def noted(reader: MongoReader, table: Table, plan: Plan) -> Iterator[Any]:
+        compared.append(table.name)
+        yield from chunks(reader, table, plan)
+
+    monkeypatch.setattr(MongoReader, "chunks", noted)
+
+    def counts(**options: Any) -> tuple[int, int, int, int, bool]:
+        compared.clear()
+        found = store.ingest(**options).tables["transactions"]
+        assert found.unknown_keys == len(documents)
+        rows = (found.landed_rows, found.unchanged_rows, found.deleted_rows)
+        return (*rows, found.quarantined_rows, "transactions" in compared)
+
+    assert counts() == (40, 0, 0, 0, True)
+    assert counts() == (0, 40, 0, 0, False)
+    with open_warehouse(store.settings, read_only=True) as connection:
+        state = read_state(connection, store.settings, "mongodb")
+    assert state["transactions"]["cursor"] == NOON.isoformat()
+    assert counts(full=True) == (0, 40, 0, 0, True)
+    store.database.Transactions.update_one({"_id": documents[3]["_id"]}, {"$set": {"amount": 5}})
+    assert counts() == (1, 39, 0, 0, True)
+    assert counts() == (0, 40, 0, 0, False)
+    with open_warehouse(store.settings) as connection:
+        connection.execute("delete from raw_mongodb.transactions where document ->> 'transaction_id' = 'TX7'")
+    assert counts() == (1, 39, 0, 0, True)
+    with open_warehouse(store.settings) as connection:
+        connection.execute("update raw_mongodb.transactions set _row_hash = md5('x') where document ->> 'amount' = '9'")
+    assert counts() == (1, 39, 0, 0, True)
+    monkeypatch.setattr("ingestion.landing.rules", lambda *_: "of another release")
+    assert counts() == (0, 40, 0, 0, True)
+    assert counts() == (0, 40, 0, 0, False)
+    store.database.Transactions.delete_one({"_id": documents.pop(3)["_id"]})
+    assert counts() == (0, 39, 1, 0, True)
+    bad = store.database.Transactions.insert_one(payment(99, amount=-1, surprise=1)).inserted_id
+    for _ in range(2):  # what is in quarantine may be mended by the schema as well
+        assert counts() == (0, 39, 0, 1, True)
+    store.database.Transactions.delete_one({"_id": bad})
+    assert counts() == (0, 39, 0, 0, True)
 
 
 def test_each_collection_is_read_from_one_moment(store: Store) -> None:

@@ -192,6 +192,25 @@ def test_a_block_that_is_damaged_or_twisted_loses_nothing() -> None:
         in_stream(good[5][:-1])
 
 
+@settings(max_examples=50)
+@given(moments=st.lists(st.integers(-(10**17), 3 * 10**17), min_size=1, max_size=200))
+def test_a_moment_is_hashed_as_its_cast_would_be(connection: duckdb.DuckDBPyConnection, moments: list[int]) -> None:
+    """Another text would be another hash, and every event that has landed would look changed."""
+    edges = [-62_135_596_800_000_000, -30_610_224_000_000_000, 253_402_214_400_000_000, 253_402_300_800_000_000]
+    around = [edge + off for edge in edges for off in (-1, 0, 1)]
+    rounded = [moment // unit * unit for moment in moments for unit in (1, 1000, 10**6, 60 * 10**6)]
+    connection.register(
+        "moments", pa.table({"moment": pa.array([*around, *rounded, None], pa.timestamp("us", tz="UTC"))})
+    )
+    other = connection.execute(f"""
+        select moment::varchar, {schema.utc_text_sql("moment")} as text from moments
+        where text is distinct from moment::varchar
+    """).fetchall()
+    assert other == []
+    hashed = schema.row_hash_sql(EVENTS)
+    assert schema.utc_text_sql('"produced_at"') in hashed
+
+
 def skeleton_of(connection: duckdb.DuckDBPyConnection, text: str) -> str | None:
     row = connection.execute(
         f"select {skeleton_sql(EVENTS)} from (select $doc::varchar as doc, null::varchar as problem)", {"doc": text}

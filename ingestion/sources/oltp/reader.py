@@ -174,7 +174,11 @@ class OltpReader:
 
     def digest(self, table: Table, plan: Plan) -> str:
         """Of every row of a table that is read whole, made by PostgreSQL itself: of its texts of the pinned columns."""
-        columns = ", ".join(f'"{leaf.name}"' for leaf in table.columns)
+        columns = ", ".join(
+            # a setting of the server's decides how many digits the text of a double has
+            f'float8send("{leaf.name}"::float8)' if leaf.declared == "double" else f'"{leaf.name}"'
+            for leaf in table.columns
+        )
         rows = f"select sha256(convert_to(row({columns})::text, 'UTF8')) as h from {_qualified(table)}"
         digest = f"select encode(sha256(string_agg(h, '' order by h)), 'hex') as digest from ({rows}) as hashed"
         found = self.connection.execute(f"select * from {_query(digest)}").fetchone()
