@@ -78,10 +78,11 @@ def _asked(
             if not cursor:
                 return
             command = {"getMore": cursor, "collection": collection}
-    finally:
-        if cursor:  # left before its end
+    except GeneratorExit:  # left before its end; a server that failed is not asked for more
+        if cursor:
             with suppress(PyMongoError):
                 database.command({"killCursors": collection, "cursors": [cursor]}, session=session)
+        raise
 
 
 def in_stream(data: bytes) -> Batch:
