@@ -1,4 +1,4 @@
-"""MongoDB in raw batches, each collection from one snapshot of the replica set.
+"""MongoDB in batches of BSON, each collection from one snapshot of the replica set.
 
 Documents that share their structure with others are read as columns (`columns`); the others become JSON text one at
 a time, by the same rules. A value that JSON cannot carry is a problem of that row, not of the run.
