@@ -17,13 +17,15 @@ import duckdb
 
 from ingestion import erasure
 from ingestion.boundary import Boundary
-from ingestion.lake import Lake, LakePath, write_part
+from ingestion.lake import Lake, LakePath, parts_sql, write_part
 from ingestion.schema import Table, position_sql, row_hash_sql
 from ingestion.sources import Chunk, Plan
 from ingestion.treatment import Treatment
+from ingestion.unchanged import Content, Equal, checksum_sql, rules, sealed
 from ingestion.versions import LATE
 from warehouse.core.errors import LoadIncomplete
 from warehouse.core.settings import CATALOG
+from warehouse.privacy.tokens import TokenKey
 from warehouse.privacy.vault import ENTRY_COLUMNS
 
 DELETE_STOP_SHARE = 0.3
@@ -124,13 +126,46 @@ class TableLanding:
         plain = not (table.is_document or self.boundary.vault or obeyed)
         self._is_new = self._first and table.is_document and plan.mode in {"compare", "offsets"} and not obeyed
         self._streams = self._first and plan.unique_keys and plan.mode != "retry" and plain
+        self._content: Content | None = None
+        self._source = ""
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether rows that are what they were when they were compared have nothing else to be asked: by an erasure or
+        a retention, whose ledgers may have changed meanwhile.
+        """
+        return self.plan.mode == "compare" and not self._erased and not self._masks
+
+    def is_equal(self, digest: str, key: TokenKey, known: Equal | None) -> bool:
+        """Whether the source's rows, of this digest, are the landed ones: then they are counted, and not to be added.
+
+        Otherwise they are from here on taken note of, for :meth:`equal`. Call before the first chunk.
+        """
+        self._source = sealed(digest, self.table, key)
+        self._content = Content()
+        if known is None:
+            return False
+        landed = Content()
+        landed.add(*self._row(f"select count(*), {checksum_sql()} from {self._raw} where _deleted_at is null"))
+        if known != Equal(self._source, landed.text(), rules(self.table, self.boundary), known.unknown_keys):
+            return False
+        self.counts.read_rows = self.counts.unchanged_rows = self.plan.source_rows
+        self.counts.unknown_keys = known.unknown_keys
+        return True
+
+    def equal(self) -> Equal | None:
+        """What the raw table will hold of the source once this is loaded, if that is all that the source has."""
+        if self._content is None or self.counts.quarantined_rows:
+            return None
+        known = rules(self.table, self.boundary)
+        return Equal(self._source, self._content.text(), known, self.counts.unknown_keys)
 
     def add(self, chunk: str | Chunk) -> None:
         """Take one chunk: pieces, or SQL of the source's columns or of position columns with `doc` and `problem`."""
         if self._streams and isinstance(chunk, str):
             self._stream(chunk)
         else:
-            treated = self._treatment.treated(chunk, keep=self._vaulted)
+            treated = self._treatment.treated(chunk, keep=self._vaulted, judge=self._is_new)
             if self._is_new and treated.lands_whole:
                 self._copy(treated.sql)
             else:
@@ -140,6 +175,7 @@ class TableLanding:
         """Documents straight into the lake; their keys are kept, because only all of them tell a doubled one."""
         self.connection.execute(f"insert into seen_keys select {self._keys} from ({treated})")
         landed = self._write(f"{self._versions_sql()} from ({self._checked_sql(treated)}) as checked")
+        self._note_written(landed)
         self.counts.landed_rows += landed
         self.counts.read_rows += landed
 
@@ -147,6 +183,7 @@ class TableLanding:
         """Straight into the lake; what did not fit is read once more, in the same snapshot."""
         checked = self._checked_sql(self._treatment.sql(relation, keep=False))
         landed = self._write(f"{self._versions_sql()} from ({checked}) as checked {_FITS}")
+        self._note_written(landed)
         self.counts.landed_rows += landed
         self.counts.read_rows += landed
         if self.counts.read_rows < self.plan.source_rows:
@@ -287,9 +324,12 @@ class TableLanding:
 
     def _count(self) -> int:
         """Count the checked rows; returns how many of them land. Remembers whether any has landed before."""
-        read, quarantined, unknown = self._row(
-            "select count(*), count(reason), coalesce(sum(unknown) filter (reason is null), 0) from checked"
+        read, quarantined, unknown, *bits = self._row(
+            "select count(*), count(reason), coalesce(sum(unknown) filter (reason is null), 0), "
+            f"{checksum_sql('reason is null')} from checked"
         )
+        if self._content is not None:
+            self._content.add(read - quarantined, *bits)
         kept = 0
         if not self._first:
             same = f"semi join {self._raw} as raw on ({self._on('checked')}) and raw._row_hash = checked._row_hash"
@@ -301,6 +341,12 @@ class TableLanding:
         self.counts.unknown_keys += int(unknown)
         self._some_landed_before = kept > 0
         return read - quarantined - kept
+
+    def _note_written(self, rows: int) -> None:
+        """Rows that went straight into the lake are of the content as well."""
+        if self._content is not None and rows:
+            part = parts_sql([list(self.counts.files)[-1]])
+            self._content.add(rows, *self._row(f"select {checksum_sql()} from {part}"))
 
     def _versions_sql(self) -> str:
         columns = ", ".join(f'checked."{name}"' for name, _ in self.boundary.landed)

@@ -27,7 +27,7 @@ import duckdb
 from dlt.common.destination.client import SqlModel, WithStateSync
 from dlt.common.destination.exceptions import DestinationUndefinedEntity, WithJobError
 from dlt.common.exceptions import DltException
-from dlt.common.schema.typing import TColumnSchema
+from dlt.common.schema.typing import LOADS_TABLE_NAME, PIPELINE_STATE_TABLE_NAME, TColumnSchema
 from dlt.common.versioned_state import decompress_state
 from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -40,7 +40,7 @@ from ingestion.schema import SourceName, Table, tables
 from ingestion.versions import CURRENT
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
 from warehouse.core.paths import Home
-from warehouse.core.settings import Settings
+from warehouse.core.settings import CATALOG, Settings
 
 DLT_TYPES: dict[str, TColumnSchema] = {
     "varchar": {"data_type": "text"},
@@ -150,10 +150,21 @@ def read_state(
 ) -> dict[str, Any]:
     """The state committed with the last complete package of a source's channel; empty before the first.
 
-    Read from the warehouse, never from dlt's folder: it cannot be ahead of the data.
+    Read from the warehouse, never from dlt's folder: it cannot be ahead of the data. And read as :func:`_committed`
+    does, but without a pipeline: to make one is a good part of a run that finds nothing new.
     """
-    with _pipeline(connection, settings, source, channel) as pipeline:
-        return _committed(pipeline).state
+    name = _pipeline_name(source, channel)
+    schema = f"{CATALOG}.{next(iter(tables(source).values())).raw_schema}"
+    try:
+        stored = connection.execute(
+            f"select kept.state from {schema}.{PIPELINE_STATE_TABLE_NAME} as kept "
+            f"inner join {schema}.{LOADS_TABLE_NAME} as loads on loads.load_id = kept._dlt_load_id "
+            "where kept.pipeline_name = ? and loads.status = 0 order by loads.load_id desc limit 1",
+            [name],
+        ).fetchone()
+    except duckdb.CatalogException:  # nothing was ever loaded
+        return {}
+    return _position(stored[0], name) if stored else {}
 
 
 def drain_pending(
@@ -253,8 +264,12 @@ def _committed(pipeline: Pipeline) -> _Committed:
             stored = None
     if stored is None:
         return _Committed(None, {})
-    remembered = decompress_state(stored.state)["sources"][pipeline.pipeline_name]
-    return _Committed(stored._dlt_load_id, remembered["position"])
+    return _Committed(stored._dlt_load_id, _position(stored.state, pipeline.pipeline_name))
+
+
+def _position(stored: str, pipeline_name: str) -> dict[str, Any]:
+    position: dict[str, Any] = decompress_state(stored)["sources"][pipeline_name]["position"]
+    return position
 
 
 def _remember(pipeline: Pipeline, remembered: dict[str, Any]) -> None:

@@ -100,6 +100,7 @@ BOOKKEEPING = (
 _NO_SHAPE = frozenset({"known", "subject", "on_erasure", "erased", "retention"})
 """Keys of a pinned table that say nothing of the form in which it lands."""
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*\Z")
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)\Z")
 
@@ -225,13 +226,23 @@ def row_hash_sql(table: Table, values: Mapping[str, str] = MappingProxyType({}))
     bookkeeping = {name for name, _ in BOOKKEEPING}
     texts = [
         # a time zone's calendar costs more than the md5; a count of microseconds says the same
-        f'epoch_us("{name}")' if kind == "timestamp with time zone" and not table.is_document
+        (utc_text_sql(f'"{name}"') if table.is_document else f'epoch_us("{name}")')
+        if kind == "timestamp with time zone"
         else values.get(name, f'"{name}"')
         for name, kind in table.landed_columns
         if name != "cursor_at" and name not in bookkeeping
     ]  # fmt: skip
     hashed = ", ".join(f"coalesce({text}::varchar, '\\0')" for text in texts)
     return f"md5(concat_ws(chr(31), {hashed}))"
+
+
+def utc_text_sql(moment: str) -> str:
+    """SQL: the text of a moment in UTC, as its cast gives it where that is the time zone, at a fifth of what it takes.
+
+    Of years that are not of four digits the cast itself: what writes them is not worth knowing.
+    """
+    in_range = f"{moment} >= timestamptz '1000-01-01 00:00:00+00' and {moment} < timestamptz '9999-12-31 00:00:00+00'"
+    return f"case when {in_range} then make_timestamp(epoch_us({moment}))::varchar || '+00' else {moment}::varchar end"
 
 
 def landed_parts(leaf: Leaf) -> list[tuple[str, str]]:
@@ -255,7 +266,7 @@ def landed_parts(leaf: Leaf) -> list[tuple[str, str]]:
 def tables(source: SourceName) -> dict[str, Table]:
     """The pinned tables of one source, by raw name, in file order."""
     path = Path(__file__).parent / "sources" / source / "schema.yml"
-    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    spec = yaml.load(path.read_text(encoding="utf-8"), _LOADER)  # noqa: S506  # the safe one, in C where it is there
     return {name: _table(spec, name, body) for name, body in spec["tables"].items()}
 
 

@@ -23,11 +23,17 @@ Kind = Literal["text", "id", "double", "integer", "decimal", "boolean", "date", 
 Path: TypeAlias = tuple[str | int, ...]
 """Keys from the document inwards; a number is a place in an array."""
 Shape: TypeAlias = tuple[tuple[Path, Kind], ...]
-"""Every value of a document, in its order. Column `c<n>` of a relation of that shape holds the n-th."""
+"""Every value of a document, in its order. Column `c<n>` of a relation of that shape holds the n-th.
 
-_DATE = "%Y-%m-%dT%H:%M:%S.%fZ"
-"""How the reader writes dates, but for a fraction that is zero."""
+A date is there twice: as a moment, and as the text that it lands as, in :func:`date_text_column`.
+"""
+
 _TEXT_IDS = frozenset({"text", "id", "integer"})
+
+
+def date_text_column(column: str) -> str:
+    """Where the text of a date is, of which `column` holds the moment."""
+    return f"{column}_text"
 
 
 class _NeedsGeneral(Exception):
@@ -59,7 +65,7 @@ class _Value:
             case "null":
                 return "null::varchar"
             case "date":
-                return f"replace(strftime({self.column}, '{_DATE}'), '.000000Z', 'Z')"
+                return date_text_column(self.column)
             case "double":
                 return f"to_json({self.column})::varchar"
             case _:
@@ -101,7 +107,7 @@ def compile_shape(table: Table, shape: Shape) -> Boundary | None:
         return None
     cursor_at = "null"
     if isinstance(cursor, _Value) and cursor.kind == "date":
-        cursor_at = f"{cursor.column}::timestamp at time zone 'UTC'"
+        cursor_at = cursor.column
     elif isinstance(cursor, _Value) and cursor.kind == "text":
         cursor_at = cursor.text
     return Boundary(
@@ -110,7 +116,7 @@ def compile_shape(table: Table, shape: Shape) -> Boundary | None:
             ("cursor_at", f"try_cast({cursor_at} as timestamp with time zone)"),
             ("document", document),
         ),
-        reason=f"case {' '.join(reasons)} end" if reasons else NO_REASON,
+        reason=f"coalesce({', '.join(reasons)})" if reasons else NO_REASON,
         unknown="0",
         payload=f"json_object('document', {token_sql('quarantine', 'document::varchar')})" if reasons else "null::json",
         payload_reads_landed=bool(reasons),
@@ -174,12 +180,25 @@ def _is_missing(found: _Tree | None) -> bool:
 
 
 def _below_minima(fields: tuple[Node, ...], tree: _Object) -> list[str]:
+    """A reason for each value that may not be negative, say: null where it is not.
+
+    The general boundary's own comparison casts a text to a wide decimal, which takes longer than all that is made of
+    the document: only what can be below is compared so.
+    """
     return [
-        below_minimum(node.leaf, found.text)
+        f"case when {_may_be_below(found, node.leaf.minimum)} then case {below_minimum(node.leaf, found.text)} end end"
         for node in fields
         if node.leaf is not None and node.leaf.minimum is not None
         if isinstance(found := tree.get(node.name), _Value) and found.kind != "null"
     ]
+
+
+def _may_be_below(value: _Value, minimum: int) -> str:
+    if value.kind in {"double", "integer", "decimal"}:
+        return f"{value.column} < {minimum}"
+    if value.kind == "text" and minimum <= 0:
+        return f"contains({value.column}, '-')"
+    return "true"
 
 
 def _literal(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 
@@ -64,10 +64,13 @@ class Treatment:
         """A query of treated rows: landed columns, `reason`, `payload`, `unknown`; `keep`: `vault` and `subject`."""
         return self.treated(chunk, keep=keep).sql
 
-    def treated(self, chunk: str | Chunk, *, keep: bool = True) -> Treated:
-        """The same, and what is known of the rows before it runs. May judge documents, which reads the chunk."""
+    def treated(self, chunk: str | Chunk, *, keep: bool = True, judge: bool = False) -> Treated:
+        """The same, and what is known of the rows before it runs. May judge documents, which reads the chunk.
+
+        `judge`: ask of rows in pieces whether any must be quarantined, too. Their checks cost little by themselves.
+        """
         if isinstance(chunk, Chunk):
-            parts = [self._treated_piece(piece) for piece in chunk.pieces]
+            parts = [self._treated_piece(piece, judge=judge) for piece in chunk.pieces]
         elif self.table.is_document:
             parts = self._treated_documents(chunk)
         else:
@@ -135,13 +138,19 @@ class Treatment:
             self._pattern = pattern_of(self._known)
         return len(found), clean
 
-    def _treated_piece(self, piece: Piece) -> Treated:
+    def _treated_piece(self, piece: Piece, *, judge: bool) -> Treated:
         if piece.shape is None:
             return self._treated(self.boundary, f"({piece.relation})")
         boundary = compile_shape(self.table, piece.shape)
         if boundary is None:
             raise ValueError(f"{self.table.origin}: a shape without a boundary of its own")
+        if judge and boundary.reason != NO_REASON and not boundary.vault and self._all_fit(boundary, piece):
+            boundary = replace(boundary, reason=NO_REASON)
         return self._treated(boundary, f"({piece.relation})")
+
+    def _all_fit(self, boundary: Boundary, piece: Piece) -> bool:
+        misfits = f"select 1 from ({piece.relation}) where {boundary.reason} is not null limit 1"
+        return self.connection.execute(misfits).fetchone() is None
 
 
 def treated_sql(boundary: Boundary, relation: str, *, keep: bool = True, at: str | None = None) -> str:

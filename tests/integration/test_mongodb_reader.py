@@ -12,13 +12,16 @@ import bson
 import pytest
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from ingestion.load import read_state
 from ingestion.run import SourceReport, ingest
-from ingestion.schema import tables
-from ingestion.sources.mongodb import MongoReader
+from ingestion.schema import Table, tables
+from ingestion.sources import Plan
+from ingestion.sources.mongodb import MongoReader, batches
+from ingestion.sources.mongodb.columns import Block
 from tests.conftest import MakeSettings
 from warehouse import servers
 from warehouse.core.database import open_warehouse
@@ -213,10 +216,76 @@ def test_a_snapshot_that_the_server_gave_up_names_the_parameter(store: Store, mo
     def too_old(*_: object, **__: object) -> None:
         raise OperationFailure("read timestamp is older than the oldest", 239)
 
-    monkeypatch.setattr("pymongo.collection.Collection.find_raw_batches", too_old)
+    monkeypatch.setattr("pymongo.database.Database.command", too_old)
     with pytest.raises(SourceUnavailable, match="gave up the snapshot of Transactions") as caught:
         store.ingest()
     assert "minSnapshotHistoryWindowInSeconds" in caught.value.todo
+
+
+def test_every_way_of_asking_for_batches_gives_the_same_documents(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By commands of our own, batch after batch, and by pymongo's where batches may come from several servers."""
+    monkeypatch.setattr(batches, "BATCH_BYTES", 20_000)
+    documents = [payment(number, note="x" * (number % 97)) for number in range(3_000)]
+    store.database.Transactions.insert_many(documents)
+    found: list[list[bytes]] = []
+    with MongoClient[dict[str, Any]](str(store.endpoints.mongodb_uri)) as client:
+        for preference in (ReadPreference.PRIMARY, ReadPreference.SECONDARY_PREFERRED):
+            database = client.get_database("stripe_nosql", read_preference=preference)
+            with client.start_session(snapshot=True) as session:
+                read = list(batches.batches(database, "Transactions", {}, session))
+            assert len(read) > 1 or preference is not ReadPreference.PRIMARY
+            blocks = [Block(batch) for batch in read]
+            found.append([block.document(number) for block in blocks for number in range(len(block))])
+    assert found[0] == found[1] == [bson.encode(document) for document in documents]
+
+
+def test_a_collection_that_is_what_it_was_is_not_compared_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of the two sides changes, and whatever says how one becomes the other, all of it is compared."""
+    documents = [payment(number, amount=number, surprise=1) for number in range(40)]
+    store.database.Transactions.insert_many(documents)
+    compared: list[str] = []
+    chunks = MongoReader.chunks
+
+    def noted(reader: MongoReader, table: Table, plan: Plan) -> Iterator[Any]:
+        compared.append(table.name)
+        yield from chunks(reader, table, plan)
+
+    monkeypatch.setattr(MongoReader, "chunks", noted)
+
+    def counts(**options: Any) -> tuple[int, int, int, int, bool]:
+        compared.clear()
+        found = store.ingest(**options).tables["transactions"]
+        assert found.unknown_keys == len(documents)
+        rows = (found.landed_rows, found.unchanged_rows, found.deleted_rows)
+        return (*rows, found.quarantined_rows, "transactions" in compared)
+
+    assert counts() == (40, 0, 0, 0, True)
+    assert counts() == (0, 40, 0, 0, False)
+    with open_warehouse(store.settings, read_only=True) as connection:
+        state = read_state(connection, store.settings, "mongodb")
+    assert state["transactions"]["cursor"] == NOON.isoformat()
+    assert counts(full=True) == (0, 40, 0, 0, True)
+    store.database.Transactions.update_one({"_id": documents[3]["_id"]}, {"$set": {"amount": 5}})
+    assert counts() == (1, 39, 0, 0, True)
+    assert counts() == (0, 40, 0, 0, False)
+    with open_warehouse(store.settings) as connection:
+        connection.execute("delete from raw_mongodb.transactions where document ->> 'transaction_id' = 'TX7'")
+    assert counts() == (1, 39, 0, 0, True)
+    with open_warehouse(store.settings) as connection:
+        connection.execute("update raw_mongodb.transactions set _row_hash = md5('x') where document ->> 'amount' = '9'")
+    assert counts() == (1, 39, 0, 0, True)
+    monkeypatch.setattr("ingestion.landing.rules", lambda *_: "of another release")
+    assert counts() == (0, 40, 0, 0, True)
+    assert counts() == (0, 40, 0, 0, False)
+    store.database.Transactions.delete_one({"_id": documents.pop(3)["_id"]})
+    assert counts() == (0, 39, 1, 0, True)
+    bad = store.database.Transactions.insert_one(payment(99, amount=-1, surprise=1)).inserted_id
+    for _ in range(2):  # what is in quarantine may be mended by the schema as well
+        assert counts() == (0, 39, 0, 1, True)
+    store.database.Transactions.delete_one({"_id": bad})
+    assert counts() == (0, 39, 0, 0, True)
 
 
 def test_each_collection_is_read_from_one_moment(store: Store) -> None:

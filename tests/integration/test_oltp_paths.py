@@ -332,3 +332,46 @@ def test_rows_that_are_too_old_are_not_missed_by_their_keys(world: World) -> Non
     assert (counts.missing_keys, counts.deleted_rows) == (0, 1)
     world.connection.execute("delete from raw_ops.retention_cutoff")
     assert world.land(keys=True).missing_keys == 718, "without a cutoff they would be missed"
+
+
+MEASURED = pin("measured", {"name": "text", "score": "double", "at": "timestamptz"}, ("name",))
+
+
+def test_a_digest_tells_of_every_change(home: tuple[Settings, Endpoints]) -> None:
+    """Also of those that a text of the row would not show, and of none where rows only changed their places."""
+    settings, endpoints = home
+    changes = (
+        "insert into measured values ('b', 0.1, null)",
+        "update measured set score = score + 1e-17 * 2 where name = 'b'",
+        "update measured set at = '2024-01-01 00:00:00.000001+00' where name = 'b'",
+        "update measured set name = '' where name = 'b'",
+        "update measured set name = 'a,b' where name = ''",
+        "insert into measured values ('c', null, null)",
+        "update measured set score = 'NaN' where name = 'c'",
+        "delete from measured where name = 'c'",
+    )
+    with (
+        open_warehouse(settings, postgres=True) as connection,
+        psycopg.connect(str(endpoints.postgres_admin_uri), autocommit=True) as source,
+    ):
+
+        def digest() -> str:
+            with OltpReader(connection, settings, str(endpoints.postgres_uri)) as found:
+                return found.digest(MEASURED, Plan("compare", 0))
+
+        source.execute("drop table if exists measured")
+        source.execute("create table measured (name text primary key, score float8, at timestamptz)")
+        source.execute("grant select on measured to public")
+        source.execute("alter role warehouse_reader set extra_float_digits = 0")
+        seen = [digest()]
+        try:
+            for change in changes:
+                source.execute(change.encode())
+                seen.append(digest())
+            source.execute("update measured set at = at")  # a new version of the row, elsewhere
+            assert digest() == seen[-1]
+        finally:
+            source.execute("alter role warehouse_reader reset extra_float_digits")
+            source.execute("drop table measured")
+    assert len(set(seen[:-1])) == len(seen) - 1
+    assert seen[-1] == seen[-4]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ingestion import boundary, schema
 from ingestion.shapes import compile_shape
 from ingestion.sources.mongodb import columns
+from ingestion.sources.mongodb.batches import in_stream
 from ingestion.sources.mongodb.columns import Block
 from ingestion.sources.mongodb.reader import MongoReader
 from ingestion.treatment import Treatment, treated_sql
@@ -41,7 +42,7 @@ def connection() -> duckdb.DuckDBPyConnection:
 
 def by_shape(connection: duckdb.DuckDBPyConnection, table: schema.Table, documents: list[dict[str, Any]]) -> Landed:
     """What lands, by `_id`, of the documents that need no general boundary."""
-    block = Block([bson.encode(document) for document in documents])
+    block = Block(in_stream(b"".join(bson.encode(document) for document in documents)))
     found: Landed = {}
     for part in block.walk(lambda shape: compile_shape(table, shape) is not None).columns:
         compiled = compile_shape(table, part.shape)
@@ -184,11 +185,30 @@ def test_a_block_that_is_damaged_or_twisted_loses_nothing() -> None:
     long_text = bson.encode({"_id": 1, "text": "abc"}).replace(b"\x04\0\0\0abc", b"\xff\xff\xff\x7fabc")
     bad_text = bson.encode({"_id": 1, "text": "abcd"}).replace(b"abcd", b"\xff\xfe\xfd\xfc")
     for odd in (twisted, long_text, bad_text):
-        walked = Block([*good, *[odd] * COPIES]).walk(lambda shape: True)
+        walked = Block(in_stream(b"".join([*good, *[odd] * COPIES]))).walk(lambda shape: True)
         read = sum(part.table.num_rows for part in walked.columns)
         assert read + len(walked.left) == 2 * COPIES
     with pytest.raises(ValueError, match="whole documents"):
-        Block([good[5][:-1]])
+        in_stream(good[5][:-1])
+
+
+@settings(max_examples=50)
+@given(moments=st.lists(st.integers(-(10**17), 3 * 10**17), min_size=1, max_size=200))
+def test_a_moment_is_hashed_as_its_cast_would_be(connection: duckdb.DuckDBPyConnection, moments: list[int]) -> None:
+    """Another text would be another hash, and every event that has landed would look changed."""
+    edges = [-62_135_596_800_000_000, -30_610_224_000_000_000, 253_402_214_400_000_000, 253_402_300_800_000_000]
+    around = [edge + off for edge in edges for off in (-1, 0, 1)]
+    rounded = [moment // unit * unit for moment in moments for unit in (1, 1000, 10**6, 60 * 10**6)]
+    connection.register(
+        "moments", pa.table({"moment": pa.array([*around, *rounded, None], pa.timestamp("us", tz="UTC"))})
+    )
+    other = connection.execute(f"""
+        select moment::varchar, {schema.utc_text_sql("moment")} as text from moments
+        where text is distinct from moment::varchar
+    """).fetchall()
+    assert other == []
+    hashed = schema.row_hash_sql(EVENTS)
+    assert schema.utc_text_sql('"produced_at"') in hashed
 
 
 def skeleton_of(connection: duckdb.DuckDBPyConnection, text: str) -> str | None:

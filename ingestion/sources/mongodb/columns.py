@@ -1,9 +1,11 @@
 """BSON into Arrow columns, many documents at a time.
 
 Documents of one collection have few distinct structures. All documents of a block are walked in step: one numpy
-operation reads the same element of every document, and the block is divided where the documents differ in a key, a
-type or the length of an array. What remains together has one *shape*, and each of its values is a column. Text is
-not copied: a column of text is a column of views into the batches as MongoDB sent them.
+operation reads the same stretch of every document, which goes from the end of one text to the beginning of the next,
+because in between everything has its place. It is compared with that of the first document under a mask that leaves
+the values out, and the block is divided where the documents differ in a key, a type or the length of an array. What
+remains together has one *shape*, and each of its values is a column. Text is not copied: a column of text is a column
+of views into the batch as MongoDB sent it.
 
 Nothing is guessed. A document that the walk cannot read exactly (a rare type, a date that has no year of four
 digits, a NaN, text that is not UTF-8, a length that does not add up, a shape of its own) is left to the reader's
@@ -14,16 +16,17 @@ BSON: https://bsonspec.org/spec.html (1.1).
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ingestion.shapes import Kind, Path, Shape
+from ingestion.shapes import Kind, Path, Shape, date_text_column
+from ingestion.sources.mongodb.batches import PADDING, Batch
+from ingestion.sources.mongodb.moments import iso_texts, string_views
 
 Positions = NDArray[np.int64]
 
@@ -49,13 +52,18 @@ _YEAR_10000 = 253_402_300_800_000
 _DECIMAL_BIAS = 6176
 _MAX_SCALE = 6
 """Up to here `str(Decimal)` never turns to scientific notation, whatever the coefficient."""
-_PADDING = 8
-_HEX = np.array([f"{byte:02x}".encode() for byte in range(256)], dtype="S2")
+_ENOUGH = PADDING // 2
+"""A stretch of so many bytes goes no further: the next step does."""
+_HEX = np.array([f"{first:02x}{second:02x}".encode() for second in range(256) for first in range(256)], dtype="V4")
+"""Two bytes, as a little-endian number → their hexadecimal digits."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The documents of one shape: column `c<n>` holds the value of the shape's n-th leaf."""
+    """The documents of one shape: column `c<n>` holds the value of the shape's n-th leaf.
+
+    A date is a moment there, and a text in the column that `ingestion.shapes.date_text_column` names.
+    """
 
     shape: Shape
     table: pa.Table
@@ -70,10 +78,29 @@ class Walked:
 
 
 @dataclass(frozen=True)
+class _Read:
+    """Bytes that were read of every document of a group, a row of them each; `picked` are those that are left."""
+
+    rows: NDArray[Any]
+    picked: Positions | None = None
+
+    def only(self, chosen: Positions) -> _Read:
+        return replace(self, picked=chosen if self.picked is None else self.picked[chosen])
+
+    def column(self, begin: int, end: int) -> NDArray[Any]:
+        """These of the columns of the rows, contiguous."""
+        part = self.rows[:, begin:end]
+        return np.ascontiguousarray(part if self.picked is None else part[self.picked])
+
+
+@dataclass(frozen=True)
 class _Leaf:
+    """One value: the row it stands in (number of a `_Read`), and where in it."""
+
     path: Path
     bson_type: int
-    at: Positions
+    read: int = 0
+    offset: int = 0
     scale: int = 0
 
 
@@ -85,28 +112,54 @@ class _Group:
     at: Positions
     open: tuple[tuple[Path, bool], ...]
     """Containers not closed yet: path, whether it is an array."""
-    leaves: tuple[_Leaf, ...]
+    leaves: tuple[_Leaf, ...] = ()
+    reads: tuple[_Read, ...] = ()
+    after_text: bool = False
+    """Whether they stand at the NUL that ends a text."""
 
     def only(self, chosen: NDArray[np.bool_]) -> _Group:
+        if chosen.all():
+            return self
+        places = np.flatnonzero(chosen)
         return replace(
             self,
-            documents=self.documents[chosen],
-            at=self.at[chosen],
-            leaves=tuple(replace(leaf, at=leaf.at[chosen]) for leaf in self.leaves),
+            documents=self.documents[places],
+            at=self.at[places],
+            reads=tuple(read.only(places) for read in self.reads),
         )
 
 
-class Block:
-    """Whole BSON documents, one after the other."""
+@dataclass
+class _Stretch:
+    """What the first document of a group has up to its next text: its bytes, which of them are structure, its values.
 
-    def __init__(self, batches: Sequence[bytes]) -> None:
-        self._bytes = b"".join((*batches, bytes(_PADDING)))
-        self._end_of_documents = len(self._bytes) - _PADDING
-        self.starts = _starts(self._bytes, self._end_of_documents)
+    `is_readable` is false of an element that the walk has no rule for; the stretch is then that element's beginning.
+    """
+
+    open: list[tuple[Path, bool]]
+    leaves: list[_Leaf]
+    expected: bytearray = field(default_factory=bytearray)
+    mask: bytearray = field(default_factory=bytearray)
+    text: Path | None = None
+    is_readable: bool = True
+
+    def structure(self, data: bytes) -> None:
+        self.expected += data
+        self.mask += b"\xff" * len(data)
+
+    def value(self, size: int) -> None:
+        self.expected += bytes(size)
+        self.mask += bytes(size)
+
+
+class Block:
+    """A batch of documents."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._bytes = batch.data
         self._buffer = pa.py_buffer(self._bytes)
-        self._u8 = self._unaligned("u1")
-        self._u64 = self._unaligned("<u8")
-        self._ends = np.append(self.starts[1:], self._end_of_documents)
+        self.starts = np.array(batch.starts, dtype=np.int64)
+        self._ends = self.starts + self._rows(self.starts, 4).view("<i4").ravel()
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -119,7 +172,7 @@ class Block:
         """Divide the documents by shape and read the values of those whose shape is wanted."""
         columns: list[Columns] = []
         left: list[Positions] = []
-        groups = [_Group(np.arange(len(self)), self.starts + 4, (((), False),), ())] if len(self) else []
+        groups = [_Group(np.arange(len(self)), self.starts + 4, (((), False),))] if len(self) else []
         while groups:
             group = groups.pop()
             while group.open:
@@ -140,7 +193,7 @@ class Block:
         return Walked(tuple(columns), tuple(numbers.tolist()))
 
     def _step(self, group: _Group) -> tuple[_Group, list[_Group], list[Positions]]:
-        """One element further: the group, what parted from it, and documents that cannot be walked."""
+        """One stretch further: the group, what parted from it, and documents that cannot be walked."""
         others: list[_Group] = []
         lost: list[Positions] = []
         inside = group.at < self._ends[group.documents]
@@ -149,88 +202,142 @@ class Block:
             group = group.only(inside)
             if not len(group.documents):
                 return group, others, lost
-        header = self._header(int(group.at[0]), int(self._ends[group.documents[0]]))
-        same = self._starts_with(group.at, header)
-        if not same.all():
+        stretch = self._stretch(group)
+        if len(stretch.expected) > PADDING - 16:  # a very long name
+            return group.only(np.zeros(len(group.documents), bool)), others, [*lost, group.documents]
+        rows, same = self._compared(group.at, stretch)
+        if same is not None:
             others.append(group.only(~same))
-            group = group.only(same)
-        group = replace(group, at=group.at + len(header))
-        path, in_array = group.open[-1]
-        if header == b"\0":
-            return self._closed(group), others, lost
-        name = header[1:-1].decode("utf-8", "surrogateescape")
-        element = (*path, int(name) if in_array and name.isascii() and name.isdigit() else name)
-        match header[0]:
-            case 0x03 | 0x04:
-                opened = (element, header[0] == _ARRAY)
-                return replace(group, at=group.at + 4, open=(*group.open, opened)), others, lost
-            case 0x02:
-                length = self._unaligned("<i4")[self._within(group.at, 4)].astype(np.int64)
-                leaf = _Leaf(element, _STRING, group.at)
-                fits = (length >= 1) & (group.at + 4 + length < self._ends[group.documents])
-                group = replace(group, at=group.at + 4 + np.maximum(length, 0), leaves=(*group.leaves, leaf))
-                if not fits.all():
-                    lost.append(group.documents[~fits])
-                    group = group.only(fits)
-                return group, others, lost
-            case kind if kind in _FIXED:
-                size = _FIXED[kind][1]
-                leaf = _Leaf(element, kind, group.at)
-                group = replace(group, at=group.at + size, leaves=(*group.leaves, leaf))
-                return self._regular(group, others, lost)
-            case _:
-                lost.append(group.documents)
-                return group.only(np.zeros(len(group.documents), bool)), others, lost
+            group, rows = group.only(same), rows[same]
+        if not stretch.is_readable:
+            return group.only(np.zeros(len(group.documents), bool)), others, [*lost, group.documents]
+        size = len(stretch.expected)
+        group = replace(
+            group,
+            at=group.at + size,
+            open=tuple(stretch.open),
+            leaves=(*group.leaves, *(replace(leaf, read=len(group.reads)) for leaf in stretch.leaves)),
+            reads=(*group.reads, _Read(rows)),
+            after_text=False,
+        )
+        group = self._regular(group, stretch.leaves, others, lost)
+        if stretch.text is None or not len(group.documents):
+            return group, others, lost
+        views = self._rows(group.at, 16)
+        length = views[:, :4].copy().view("<i4").ravel().astype(np.int64)
+        fits = (length >= 1) & (group.at + 4 + length < self._ends[group.documents])
+        group = replace(
+            group,
+            at=group.at + 3 + np.maximum(length, 0),
+            leaves=(*group.leaves, _Leaf(stretch.text, _STRING, len(group.reads))),
+            reads=(*group.reads, _Read(np.column_stack((views.view("<u4"), (group.at + 4).astype("<u4"))))),
+            after_text=True,
+        )
+        if not fits.all():
+            lost.append(group.documents[~fits])
+            group = group.only(fits)
+        return group, others, lost
 
-    def _closed(self, group: _Group) -> _Group:
-        """The end of a container. An empty one leaves a trace in the shape, others are seen by what they hold."""
-        path, in_array = group.open[-1]
-        leaves = group.leaves
-        if path and not (leaves and leaves[-1].path[: len(path)] == path):
-            leaves = (*leaves, _Leaf(path, _ARRAY if in_array else _OBJECT, group.at))
-        return replace(group, open=group.open[:-1], leaves=leaves)
+    def _stretch(self, group: _Group) -> _Stretch:
+        """What comes next in the group's first document."""
+        at, end = int(group.at[0]), int(self._ends[group.documents[0]])
+        found = _Stretch(list(group.open), [])
+        before = len(group.leaves)
+        last = group.leaves[-1] if group.leaves else None
+        if group.after_text:
+            found.structure(self._bytes[at : at + 1])
+            if self._bytes[at]:
+                found.is_readable = False
+                return found
+            at += 1
+        while found.open and len(found.expected) < _ENOUGH and before + len(found.leaves) <= MAX_LEAVES and at < end:
+            header = self._header(at, end)
+            path, in_array = found.open[-1]
+            if header == b"\0":
+                found.structure(header)
+                at += 1
+                del found.open[-1]
+                # an empty container leaves a trace in the shape, others are seen by what they hold
+                if path and not (last and last.path[: len(path)] == path):
+                    last = _Leaf(path, _ARRAY if in_array else _OBJECT)
+                    found.leaves.append(last)
+                continue
+            kind = header[0]
+            size = 4 if kind in (_STRING, _OBJECT, _ARRAY) else _FIXED[kind][1] if kind in _FIXED else None
+            if size is None or header[-1] != 0 or at + len(header) + size > end:
+                if len(found.expected) == group.after_text:  # nothing before it
+                    found.structure(header)
+                    found.is_readable = False
+                return found
+            name = header[1:-1].decode("utf-8", "surrogateescape")
+            element = (*path, int(name) if in_array and name.isascii() and name.isdigit() else name)
+            found.structure(header)
+            if kind == _STRING:
+                found.text = element
+                return found
+            if kind in (_OBJECT, _ARRAY):
+                found.open.append((element, kind == _ARRAY))
+            else:
+                last = _Leaf(element, kind, offset=len(found.expected))
+                found.leaves.append(last)
+            found.value(size)
+            at += len(header) + size
+            if kind == _DECIMAL:  # here documents part by the scale
+                return found
+        return found
 
-    def _regular(
-        self, group: _Group, others: list[_Group], lost: list[Positions]
-    ) -> tuple[_Group, list[_Group], list[Positions]]:
+    def _compared(self, at: Positions, stretch: _Stretch) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """The bytes of a stretch of every document, and which have the same structure; None: all have."""
+        size = -len(stretch.expected) % 8
+        expected = np.frombuffer(bytes(stretch.expected) + bytes(size), "<u8")
+        mask = np.frombuffer(bytes(stretch.mask) + bytes(size), "<u8")
+        rows = self._rows(at, 8 * len(expected))
+        differences = rows.view("<u8") ^ expected
+        differences &= mask
+        return rows, ~differences.any(axis=1) if differences.any() else None
+
+    def _regular(self, group: _Group, leaves: Sequence[_Leaf], others: list[_Group], lost: list[Positions]) -> _Group:
         """Values for which the one-at-a-time path has a rule of its own leave; decimals part by their scale."""
-        *before, leaf = group.leaves
-        match leaf.bson_type:
-            case 0x01:
-                regular = np.isfinite(self._unaligned("<f8")[self._within(leaf.at, 8)])
-            case 0x09:
-                moment = self._unaligned("<i8")[self._within(leaf.at, 8)]
-                regular = (moment >= _YEAR_1000) & (moment < _YEAR_10000)
-            case 0x13:
-                coefficient = self._u64[self._within(leaf.at, 8)]
-                high = self._u64[self._within(leaf.at + 8, 8)]
-                scale = _DECIMAL_BIAS - ((high >> np.uint64(49)) & np.uint64(0x3FFF)).astype(np.int64)
-                negative_zero = (coefficient == 0) & (high >> np.uint64(63) == 1)
-                regular = (
-                    (high & np.uint64((1 << 49) - 1) == 0)
-                    & (coefficient < np.uint64(10**18))
-                    & (scale >= 0)
-                    & (scale <= _MAX_SCALE)
-                    & ~negative_zero
-                )
-                if regular.any():
-                    chosen = scale[regular][0]
-                    other = regular & (scale != chosen)
-                    if other.any():
-                        # back to where this element's value begins would need its header: the scale decides alone
-                        for value in np.unique(scale[other]):
-                            parted = group.only(other & (scale == value))
-                            *kept, last = parted.leaves
-                            others.append(replace(parted, leaves=(*kept, replace(last, scale=int(value)))))
-                    group = replace(group, leaves=(*before, replace(leaf, scale=int(chosen))))
-                    lost.append(group.documents[~regular])
-                    return group.only(regular & (scale == chosen)), others, lost
-            case _:
-                return group, others, lost
+        rows = group.reads[-1]
+        regular: NDArray[np.bool_] | None = None
+        scale: Positions | None = None
+        for leaf in leaves:
+            match leaf.bson_type:
+                case 0x01:
+                    fits = np.isfinite(rows.column(leaf.offset, leaf.offset + 8).view("<f8").ravel())
+                case 0x09:
+                    moment = rows.column(leaf.offset, leaf.offset + 8).view("<i8").ravel()
+                    fits = (moment >= _YEAR_1000) & (moment < _YEAR_10000)
+                case 0x13:
+                    words = rows.column(leaf.offset, leaf.offset + 16).view("<u8")
+                    coefficient, high = words[:, 0], words[:, 1]
+                    scale = _DECIMAL_BIAS - ((high >> np.uint64(49)) & np.uint64(0x3FFF)).astype(np.int64)
+                    negative_zero = (coefficient == 0) & (high >> np.uint64(63) == 1)
+                    fits = (
+                        (high & np.uint64((1 << 49) - 1) == 0)
+                        & (coefficient < np.uint64(10**18))
+                        & (scale >= 0)
+                        & (scale <= _MAX_SCALE)
+                        & ~negative_zero
+                    )
+                case _:
+                    continue
+            regular = fits if regular is None else regular & fits
+        if regular is None:
+            return group
         if not regular.all():
             lost.append(group.documents[~regular])
             group = group.only(regular)
-        return group, others, lost
+            scale = None if scale is None else scale[regular]
+        if scale is None or not len(scale):
+            return group
+        *kept, last = group.leaves  # a decimal ends its stretch
+        scales = np.unique(scale)
+        parted = [
+            replace(group.only(scale == value), leaves=(*kept, replace(last, scale=int(value)))) for value in scales
+        ]
+        others.extend(parted[1:])
+        return parted[0]
 
     def _header(self, at: int, end: int) -> bytes:
         """Type, name and the name's NUL; or the single NUL that ends a container."""
@@ -239,84 +346,60 @@ class Block:
         name_end = self._bytes.find(b"\0", at + 1, end)
         return self._bytes[at : name_end + 1] if name_end > 0 else self._bytes[at:end]
 
-    def _starts_with(self, at: Positions, header: bytes) -> NDArray[np.bool_]:
-        same = np.ones(len(at), dtype=bool)
-        for offset in range(0, len(header), 8):
-            word = header[offset : offset + 8]
-            expected = np.uint64(int.from_bytes(word, "little"))
-            mask = np.uint64((1 << (8 * len(word))) - 1)
-            same &= (self._u64[self._within(at + offset, 8)] & mask) == expected
-        return same
-
-    def _within(self, at: Positions, size: int) -> Positions:
-        """Positions from which `size` bytes can be read; a document cut short is found out by its end."""
-        return np.minimum(at, len(self._bytes) - size)
-
-    def _unaligned(self, dtype: str) -> NDArray[Any]:
-        kind = np.dtype(dtype)
-        return np.ndarray((len(self._bytes) - kind.itemsize + 1,), kind, self._bytes, strides=(1,))
+    def _rows(self, at: Positions, size: int) -> NDArray[np.uint8]:
+        """`size` bytes from each position on, a row each. As items of that size: numpy then copies them whole."""
+        items = np.ndarray((max(len(self._bytes) - size + 1, 0),), f"V{size}", self._bytes, strides=(1,))
+        return items[at].view("u1").reshape(len(at), size)
 
     def _columns(self, group: _Group, wanted: Callable[[Shape], bool]) -> Columns | None:
         """Arrow columns of a finished group; None when it is not wanted or a text is not UTF-8."""
         shape = tuple((leaf.path, _kind(leaf.bson_type)) for leaf in group.leaves)
         if not wanted(shape):
             return None
-        arrays = [self._array(leaf) for leaf in group.leaves]
+        arrays: dict[str, pa.Array] = {}
         try:
-            for (_, kind), array in zip(shape, arrays, strict=True):
-                if kind == "text":
-                    array.validate(full=True)
+            for number, leaf in enumerate(group.leaves):
+                name = f"c{number}"
+                arrays[name] = self._array(group, leaf)
+                if leaf.bson_type == _STRING:
+                    arrays[name].validate(full=True)
+                if leaf.bson_type == _DATE:
+                    milliseconds = self._value(group, leaf, 8, "<i8")
+                    arrays[date_text_column(name)] = iso_texts(milliseconds)
         except pa.ArrowInvalid:
             return None
-        return Columns(shape, pa.Table.from_arrays(arrays, [f"c{number}" for number in range(len(arrays))]))
+        return Columns(shape, pa.table(arrays))
 
-    def _array(self, leaf: _Leaf) -> pa.Array:
+    def _array(self, group: _Group, leaf: _Leaf) -> pa.Array:
         match leaf.bson_type:
             case 0x02:
-                return self._views(leaf.at + 4, self._unaligned("<i4")[leaf.at].astype(np.int64) - 1)
+                return self._views(group.reads[leaf.read])
             case 0x07:
-                return _hex(self._u8[leaf.at[:, None] + np.arange(12)])
+                return _hex(self._value(group, leaf, 12, "<u2"))
             case 0x01:
-                return pa.array(self._unaligned("<f8")[leaf.at])
+                return pa.array(self._value(group, leaf, 8, "<f8"))
             case 0x08:
-                return pa.array(self._u8[leaf.at] != 0)
+                return pa.array(self._value(group, leaf, 1, "u1") != 0)
             case 0x09:
-                return (
-                    pa.array(self._unaligned("<i8")[leaf.at], pa.int64())
-                    .cast(pa.timestamp("ms"))
-                    .cast(pa.timestamp("us"))
-                )
+                return pa.array(self._value(group, leaf, 8, "<i8") * 1000).view(pa.timestamp("us", tz="UTC"))
             case 0x10:
-                return pa.array(self._unaligned("<i4")[leaf.at])
+                return pa.array(self._value(group, leaf, 4, "<i4"))
             case 0x12:
-                return pa.array(self._unaligned("<i8")[leaf.at])
+                return pa.array(self._value(group, leaf, 8, "<i8"))
             case 0x13:
-                return self._decimals(leaf)
+                return _decimals(self._value(group, leaf, 16, "<u8"), leaf.scale)
             case _:
-                return pa.nulls(len(leaf.at), pa.string())
+                return pa.nulls(len(group.documents), pa.string())
 
-    def _views(self, offsets: Positions, lengths: Positions) -> pa.Array:
-        """Arrow's string views: up to 12 bytes inside the view, longer ones as prefix, buffer and offset."""
-        views = np.zeros((len(offsets), 4), dtype="<u4")
-        views[:, 0] = lengths
-        short = lengths <= 12
-        for word in range(3):
-            start = 4 * word
-            value = self._unaligned("<u4")[self._within(offsets + start, 4)].copy()
-            kept = np.clip(lengths - start, 0, 4)
-            value &= ((np.uint64(1) << (kept.astype(np.uint64) * np.uint64(8))) - np.uint64(1)).astype("<u4")
-            views[:, 1 + word] = value
-        views[~short, 2] = 0
-        views[~short, 3] = offsets[~short]
-        return pa.Array.from_buffers(pa.string_view(), len(offsets), [None, pa.py_buffer(views), self._buffer])
+    def _value(self, group: _Group, leaf: _Leaf, size: int, dtype: str) -> NDArray[Any]:
+        return group.reads[leaf.read].column(leaf.offset, leaf.offset + size).view(dtype).ravel()
 
-    def _decimals(self, leaf: _Leaf) -> pa.Array:
-        negative = (self._u64[leaf.at + 8] >> np.uint64(63)) == 1
-        low = self._u64[leaf.at].astype(np.int64)
-        words = np.empty((len(low), 2), dtype="<i8")
-        words[:, 0] = np.where(negative, -low, low)
-        words[:, 1] = np.where(words[:, 0] < 0, -1, 0)
-        return pa.Array.from_buffers(pa.decimal128(18, leaf.scale), len(low), [None, pa.py_buffer(words)])
+    def _views(self, read: _Read) -> pa.Array:
+        """BSON's texts as Arrow's: length, then up to 12 bytes, or the first four, a buffer and an offset."""
+        found = read.column(0, 5)
+        views = np.ascontiguousarray(found[:, :4])
+        views[:, 0] -= 1
+        return string_views(views, found[:, 4], self._buffer)
 
 
 def _kind(bson_type: int) -> Kind:
@@ -331,21 +414,15 @@ def _kind(bson_type: int) -> Kind:
             return _FIXED[bson_type][0]
 
 
-def _starts(data: bytes, end: int) -> Positions:
-    """Where each document begins, from their lengths. Raises ValueError when they do not add up."""
-    starts: list[int] = []
-    at = 0
-    length = struct.Struct("<i").unpack_from
-    while at < end:
-        starts.append(at)
-        (size,) = length(data, at)
-        if size < 5 or at + size > end:
-            raise ValueError("a batch of MongoDB does not consist of whole documents")
-        at += size
-    return np.array(starts, dtype=np.int64)
+def _decimals(words: NDArray[np.uint64], scale: int) -> pa.Array:
+    low = words[::2].astype(np.int64)
+    numbers = np.empty((len(low), 2), dtype="<i8")
+    numbers[:, 0] = np.where(words[1::2] >> np.uint64(63) == 1, -low, low)
+    numbers[:, 1] = np.where(numbers[:, 0] < 0, -1, 0)
+    return pa.Array.from_buffers(pa.decimal128(18, scale), len(low), [None, pa.py_buffer(numbers)])
 
 
-def _hex(rows: NDArray[np.uint8]) -> pa.Array:
-    text = np.ascontiguousarray(_HEX[rows])
-    offsets = np.arange(0, 24 * (len(rows) + 1), 24, dtype=np.int32)
-    return pa.Array.from_buffers(pa.string(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+def _hex(pairs: NDArray[np.uint16]) -> pa.Array:
+    text = _HEX[pairs]
+    offsets = np.arange(0, 4 * len(pairs) + 1, 24, dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(pairs) // 6, [None, pa.py_buffer(offsets), pa.py_buffer(text)])

@@ -1,4 +1,4 @@
-"""MongoDB in raw batches, each collection from one snapshot of the replica set.
+"""MongoDB in batches of BSON, each collection from one snapshot of the replica set.
 
 Documents that share their structure with others are read as columns (`columns`); the others become JSON text one at
 a time, by the same rules. A value that JSON cannot carry is a problem of that row, not of the run.
@@ -18,11 +18,13 @@ default): a collection that takes longer to read fails with the name of that par
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import bson
 import duckdb
@@ -36,18 +38,17 @@ from ingestion.schema import Table
 from ingestion.shapes import Shape, compile_shape, cursor_column
 from ingestion.sources import Chunk, Piece, Plan
 from ingestion.sources.ahead import ReadAhead
-from ingestion.sources.mongodb.columns import Block, Walked
+from ingestion.sources.mongodb.batches import Batch, batches, in_stream
+from ingestion.sources.mongodb.columns import MIN_DOCUMENTS, Block, Walked
 from ingestion.sources.mongodb.text import Row, document_row
 from warehouse.core.errors import SchemaDrift, SourceUnavailable
 from warehouse.core.settings import Settings
 
 DATABASE = "stripe_nosql"
 CHUNK_BYTES = 32 * 2**20
-"""Batches of BSON are read together up to about this size; the server sends at most 16 MB at once."""
+"""Batches of BSON land together up to about this size."""
 FIRST_BYTES = 2**20
 """The first chunk is one batch of the server, and each next one at most twice as large: DuckDB has work at once."""
-_ROWS_PER_BATCH = 12_288
-"""DuckDB gives each of its threads whole Arrow batches."""
 _VIEW = "mongodb_chunk"
 _SCHEMA = pa.schema([("_id", pa.string()), ("cursor_at", pa.string()), ("doc", pa.string()), ("problem", pa.string())])
 _ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -131,31 +132,39 @@ class MongoReader:
 
     def chunks(self, table: Table, plan: Plan) -> Iterator[Chunk]:
         """Chunks of about CHUNK_BYTES of BSON, and at least one batch of the server."""
-        with ReadAhead(self._walked(table, plan.bounds.get("query", {}))) as blocks:
-            for block, walked in blocks:
-                yield self._chunk(table, block, walked)
+        with ReadAhead(self._walked(table, plan.bounds.get("query", {}))) as read:
+            for walked in read:
+                yield self._chunk(table, walked)
 
-    def _walked(self, table: Table, query: Mapping[str, Any]) -> Iterator[tuple[Block, Walked]]:
-        for batches in self._batches(table, query):
-            block = Block(batches)
-            yield block, block.walk(lambda shape: compile_shape(table, shape) is not None)
+    def digest(self, table: Table, plan: Plan) -> str:
+        """Of every document that :meth:`chunks` would give, as it is stored."""
+        digest = hashlib.sha256()
+        for batch in self._batches(table, plan.bounds.get("query", {})):
+            digest.update(batch.stored())
+        return digest.hexdigest()
 
-    def _batches(self, table: Table, query: Mapping[str, Any]) -> Iterator[list[bytes]]:
-        batches: list[bytes] = []
+    def _walked(self, table: Table, query: Mapping[str, Any]) -> Iterator[list[tuple[Block, Walked]]]:
+        read: list[tuple[Block, Walked]] = []
         size = 0
         enough = FIRST_BYTES
+        for batch in self._batches(table, query):
+            block = Block(batch)
+            read.append((block, _walk(table, block)))
+            size += len(batch.data)
+            if size >= enough:
+                yield _rest_together(table, read)
+                enough = min(2 * size, CHUNK_BYTES)
+                read, size = [], 0
+        if read:
+            yield _rest_together(table, read)
+
+    def _batches(self, table: Table, query: Mapping[str, Any]) -> Iterator[Batch]:
+        if self._session is None:
+            raise RuntimeError("a collection is read in a snapshot")
         try:
-            for batch in self._database[table.origin].find_raw_batches(query, session=self._session):
-                batches.append(cast(bytes, batch))
-                size += len(batches[-1])
-                if size >= enough:
-                    yield batches
-                    enough = min(2 * size, CHUNK_BYTES)
-                    batches, size = [], 0
+            yield from batches(self._database, table.origin, query, self._session)
         except OperationFailure as error:
             raise _read_failure(table, error) from None
-        if batches:
-            yield batches
 
     def advanced(self, table: Table, plan: Plan) -> dict[str, Any]:
         """The newest cursor values that were read: one for dates, one for texts that begin with a date."""
@@ -164,16 +173,20 @@ class MongoReader:
         text = self._newest_text.get(table.name, plan.bounds.get("cursor_text"))
         return state if text is None else state | {"cursor_text": text}
 
-    def _chunk(self, table: Table, block: Block, walked: Walked) -> Chunk:
+    def _chunk(self, table: Table, read: Sequence[tuple[Block, Walked]]) -> Chunk:
+        alike: dict[tuple[Shape, pa.Schema], list[pa.Table]] = {}
+        for columns in (columns for _, walked in read for columns in walked.columns):
+            alike.setdefault((columns.shape, columns.table.schema), []).append(columns.table)
         pieces = []
-        for number, columns in enumerate(walked.columns):
+        for number, ((shape, _), found) in enumerate(alike.items()):
+            columns_of_shape = pa.concat_tables(found)
             name = f"{_VIEW}_{number}"
-            self.connection.register(name, pa.Table.from_batches(columns.table.to_batches(_ROWS_PER_BATCH)))
-            self._advance(table, columns.shape, columns.table)
-            pieces.append(Piece(f"select * from {name}", columns.shape))
-        if walked.left:
-            path = tuple(table.cursor.split(".")) if table.cursor else ()
-            rows = [self._row(table.name, block.document(number), path) for number in walked.left]
+            self.connection.register(name, columns_of_shape)
+            self._advance(table, shape, columns_of_shape)
+            pieces.append(Piece(f"select * from {name}", shape))
+        path = tuple(table.cursor.split(".")) if table.cursor else ()
+        rows = [self._row(table.name, block.document(number), path) for block, walked in read for number in walked.left]
+        if rows:
             pieces.append(Piece(self._relation(rows)))
         return Chunk(tuple(pieces))
 
@@ -183,7 +196,7 @@ class MongoReader:
             return
         column, kind = found
         if kind == "date":
-            self._see(table.name, pc.max(columns[column].cast(pa.timestamp("us", tz="UTC"))).as_py())
+            self._see(table.name, pc.max(columns[column]).as_py())
         else:
             texts = columns[column].cast(pa.string())
             self._see(table.name, pc.max(texts.filter(pc.match_substring_regex(texts, _ISO_DATE))).as_py())
@@ -233,6 +246,19 @@ def connect(uri: str) -> MongoClient[dict[str, Any]]:
             todo="start it (`warehouse sources up` for the embedded one) or correct MONGODB_URI",
         ) from None
     return client
+
+
+def _walk(table: Table, block: Block) -> Walked:
+    return block.walk(lambda shape: compile_shape(table, shape) is not None)
+
+
+def _rest_together(table: Table, read: list[tuple[Block, Walked]]) -> list[tuple[Block, Walked]]:
+    """What was left of each block, as one more: a shape that is rare in each may not be rare in all of them."""
+    left = [block.document(number) for block, walked in read for number in walked.left]
+    if len(read) < 2 or len(left) < MIN_DOCUMENTS:
+        return read
+    rest = Block(in_stream(b"".join(left)))
+    return [*((block, replace(walked, left=())) for block, walked in read), (rest, _walk(table, rest))]
 
 
 def since_query(path: str, cursor: str | None, cursor_text: str | None, lag: timedelta) -> dict[str, Any]:

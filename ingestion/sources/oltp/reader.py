@@ -177,6 +177,18 @@ class OltpReader:
             conditions = " and ".join(filter(None, (where, blocks)))
             yield f"select * from {_query(f'select {projected} from {_qualified(table)} where {conditions}')}"
 
+    def digest(self, table: Table, plan: Plan) -> str:
+        """Of every row of a table that is read whole, made by PostgreSQL itself: of its texts of the pinned columns."""
+        columns = ", ".join(
+            # a setting of the server's decides how many digits the text of a double has
+            f'float8send("{leaf.name}"::float8)' if leaf.declared == "double" else f'"{leaf.name}"'
+            for leaf in table.columns
+        )
+        rows = f"select sha256(convert_to(row({columns})::text, 'UTF8')) as h from {_qualified(table)}"
+        digest = f"select encode(sha256(string_agg(h, '' order by h)), 'hex') as digest from ({rows}) as hashed"
+        found = self.connection.execute(f"select * from {_query(digest)}").fetchone()
+        return str(found[0]) if found else ""
+
     def keys(self, table: Table, also: Collection[str] = ()) -> str:
         """A relation of every key of the table in the snapshot, as it lands; with it, the plain columns of `also`."""
         wanted = {*table.key, *also}

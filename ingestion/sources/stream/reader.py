@@ -243,17 +243,14 @@ class StreamReader(Topics):
                     kept="everything landed before; no offset was committed",
                     todo="check the broker, then run `warehouse ingest stream` again",
                 )
-            wanted: list[pa.RecordBatch] = []
             for each, found in _by_place(messages).items():
                 while found and _offset(found[-1]) >= stop[each]:  # offsets only grow within a partition
                     found.pop()
                 if found:
                     last[each] = found[-1]
                     positions[each] = _offset(found[-1]) + 1
-                    wanted.append(_arrow(each, found))
-            if wanted:
-                pending.append(pa.concat_batches(wanted) if len(wanted) > 1 else wanted[0])
-                size += pending[-1].nbytes
+                    pending.append(_arrow(each, found))
+                    size += pending[-1].nbytes
             if sum(batch.num_rows for batch in pending) >= enough or size >= CHUNK_BYTES:
                 yield pa.Table.from_batches(pending)
                 pending, size = [], 0
