@@ -93,13 +93,15 @@ def open_plan(settings: Settings, subject: str, ticket: str) -> tuple[Plan, list
     return plan, []
 
 
-def mark_done(settings: Settings, plan: Plan, step: str) -> None:
-    """Remember that a step is complete; safe to repeat."""
+def mark_done(settings: Settings, plan: Plan, step: str) -> bool:
+    """Remember that a step is complete; safe to repeat. Whether it was not so yet."""
     with open_vault(settings, read_only=False) as vault:
-        vault.execute(
-            f"update {ALIAS}.main.erasure set done = list_distinct(list_append(done, $step)) where id = $id",
+        row = vault.execute(
+            f"update {ALIAS}.main.erasure set done = list_append(done, $step) "
+            "where id = $id and not list_contains(done, $step)",
             {"step": step, "id": plan.id},
-        )
+        ).fetchone()
+    return bool(row and row[0])
 
 
 def _new_plan(settings: Settings, vault: duckdb.DuckDBPyConnection, subject: str, ticket: str) -> Plan:
