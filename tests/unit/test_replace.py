@@ -51,7 +51,9 @@ def test_no_byte_is_left_and_the_rest_stays(connection: duckdb.DuckDBPyConnectio
     others = {name: connection.execute(f"from store.{name} order by all").fetchall() for name in ("large_1", "small")}
     done = replace_tables(connection, path, "store", {PERSON: NOBODY.format})
     assert SECRET not in path.read_bytes()
-    assert not path.with_name(path.name + ".wal").exists() or SECRET not in path.with_name(path.name + ".wal").read_bytes()
+    assert (
+        not path.with_name(path.name + ".wal").exists() or SECRET not in path.with_name(path.name + ".wal").read_bytes()
+    )
     assert done["rows_removed"] == 5
     assert connection.execute("from store.person").fetchall() == [("somebody else", "a note")]
     for name, rows in others.items():
@@ -63,7 +65,9 @@ def test_no_byte_is_left_and_the_rest_stays(connection: duckdb.DuckDBPyConnectio
 
 def test_constraints_defaults_and_comments_stay(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     told = "select sql, comment from duckdb_tables() where table_name = 'person'"
-    columns = "select column_name, column_default, is_nullable, comment from duckdb_columns() where table_name = 'person'"
+    columns = (
+        "select column_name, column_default, is_nullable, comment from duckdb_columns() where table_name = 'person'"
+    )
     before = connection.execute(told).fetchall(), connection.execute(columns).fetchall()
     replace_tables(connection, path, "store", {PERSON: NOBODY.format})
     assert (connection.execute(told).fetchall(), connection.execute(columns).fetchall()) == before

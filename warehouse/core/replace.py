@@ -38,7 +38,9 @@ class RoomNotOverwritten(WarehouseError):
     """A block still holds what it held; the file has to be written anew as a whole."""
 
 
-def replace_tables(connection: duckdb.DuckDBPyConnection, path: Path, alias: str, selects: Mapping[TableName, Select]) -> dict[str, int]:
+def replace_tables(
+    connection: duckdb.DuckDBPyConnection, path: Path, alias: str, selects: Mapping[TableName, Select]
+) -> dict[str, int]:
     """Write tables of an attached database anew, and overwrite what they leave.
 
     Nobody else may hold the file. Killed, each table is the old one or the new one, and the room may still be readable.
@@ -61,7 +63,7 @@ def replace_tables(connection: duckdb.DuckDBPyConnection, path: Path, alias: str
     removed = written = 0
     # the largest first: those after it fit into its room
     for name in sorted(changed, key=lambda one: -len(blocks[one])):
-        before, after = _replace(connection, alias, name, selects.get(name, _as_it_is))
+        before, after = replace_table(connection, alias, name, selects.get(name, _as_it_is))
         removed += before - after
         written += len(blocks[name])
         if written >= _BETWEEN_CHECKPOINTS:
@@ -110,8 +112,13 @@ def overwrite_room(connection: duckdb.DuckDBPyConnection, path: Path, alias: str
     )
 
 
-def _replace(connection: duckdb.DuckDBPyConnection, alias: str, name: TableName, select: Select) -> tuple[int, int]:
-    """One table, whole or not at all: its columns, constraints and comments stay. Rows before and after."""
+def replace_table(
+    connection: duckdb.DuckDBPyConnection, alias: str, name: TableName, select: Select
+) -> tuple[int, int]:
+    """One table, whole or not at all: its columns, constraints and comments stay. Rows before and after.
+
+    What the old one held stays readable in the file.
+    """
     schema, table = name
     place = {"alias": alias, "schema": schema, "table": table}
     one = "database_name = $alias and schema_name = $schema and table_name = $table"
@@ -174,7 +181,9 @@ def _blocks(connection: duckdb.DuckDBPyConnection, alias: str) -> dict[TableName
 
 
 def _catalogue_blocks(connection: duckdb.DuckDBPyConnection, alias: str) -> set[int]:
-    return {int(row[0]) for row in connection.execute(f"select block_id from pragma_metadata_info('{alias}')").fetchall()}
+    return {
+        int(row[0]) for row in connection.execute(f"select block_id from pragma_metadata_info('{alias}')").fetchall()
+    }
 
 
 def _marks(path: Path, size: int) -> dict[int, bytes]:

@@ -21,11 +21,17 @@ from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
-from warehouse.dbt import run_dbt
 from warehouse.erasure.plan import Plan, mark_done, open_plan
 from warehouse.erasure.receipt import Receipt, all_receipts, receipts_of, save_receipt
-from warehouse.erasure.warehouse_file import LEDGER_NOW, erase_from_warehouse, fill_ledger_now, ledger_entries
-from warehouse.exports import export_configured, remove_exports
+from warehouse.erasure.reports import rebuild_reports
+from warehouse.erasure.warehouse_file import (
+    LEDGER_NOW,
+    changed_in_published,
+    erase_from_warehouse,
+    fill_ledger_now,
+    ledger_entries,
+)
+from warehouse.exports import export_role, remove_exports
 from warehouse.privacy.holds import demand_no_hold, settle_request
 from warehouse.privacy.pseudonyms import subject_pseudonym
 from warehouse.privacy.scan import ScanReport
@@ -33,7 +39,7 @@ from warehouse.privacy.scan_home import scan_home
 from warehouse.privacy.subjects import canonical_sql, checked_subject
 from warehouse.privacy.tokens import pseudonym, token_key
 from warehouse.privacy.vault import ALIAS, UnknownSubject, open_vault, rewrite_vault
-from warehouse.publish import publish
+from warehouse.publish import publish, publish_tables
 
 REMOVABLE = ("target", "logs", "runs", "site", "spill", "alerts")
 """Folders whose files may go when something of the person stands in them: all are made again."""
@@ -64,6 +70,16 @@ def erase(settings: Settings, subject: str, ticket: str, progress: Progress = si
             todo="erase with DBT_TARGET=duckdb, then run the same ledger on the other warehouse (runbook: erasure)",
         )
     demand_no_hold(settings, canonical, wants_erasure=True)
+    receipt = _erased(settings, subject, canonical, ticket, progress)
+    home = Home.of(settings)
+    for role in filter(None, settings.role_exports.split(",") if home.published.exists() else ()):
+        if not home.role_export(role).exists():
+            progress(f"erase: export of {role}")
+            export_role(settings, role)  # from what was searched
+    return receipt
+
+
+def _erased(settings: Settings, subject: str, canonical: str, ticket: str, progress: Progress) -> Receipt:
     if (unfinished := _unfinished(settings, canonical)) is not None:
         return _destroy(settings, canonical, unfinished, time.perf_counter())
     started = time.perf_counter()
@@ -161,26 +177,16 @@ def erase_from_lake(settings: Settings, plan: Plan) -> dict[str, int]:
     return {"loads": rewritten, "rows": rows}
 
 
-def rebuild_reports(settings: Settings, plan: Plan) -> dict[str, int]:
-    """Reports count people: they are built anew from the facts, if there are any."""
-    with open_warehouse(settings, read_only=True) as connection:
-        built = connection.execute(
-            "select 1 from duckdb_tables() where database_name = ? and table_name = 'fct_sales'", [CATALOG]
-        ).fetchone()
-    if built is None:
-        return {"models": 0}
-    result = run_dbt(settings, ["run", "--select", "path:models/marts/reporting"])
-    return {"models": sum(result.counts.values())}
-
-
 def publish_again(settings: Settings, plan: Plan) -> dict[str, int]:
-    """Readers get a copy without them; every role's export is made from it, now or when it is asked for."""
+    """Readers get a copy without them. Every role's export goes: none is made until the copy has been searched."""
     removed = remove_exports(settings)
     if not Home.of(settings).published.exists():
         return {"tables": 0, "exports_removed": removed}
-    published = publish(settings)
-    export_configured(settings)
-    return {"tables": len(published.tables), "exports_removed": removed}
+    if plan.published_is_current:
+        tables = publish_tables(settings, changed_in_published(settings, plan))
+    else:
+        tables = len(publish(settings).tables)
+    return {"tables": tables, "exports_removed": removed}
 
 
 def prove(settings: Settings, plan: Plan) -> ScanReport:

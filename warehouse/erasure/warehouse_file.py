@@ -1,20 +1,21 @@
 """The warehouse without one person: each table that holds something of theirs written anew, as it may stay.
 
 That happens inside the file, whose free room is overwritten and looked at; where it cannot be, or was interrupted, the
-whole file is written anew. Raw tables follow their pinned `on_erasure`. Of what dbt made from them, a row that tells of a payment or of an error
-stays, with the member erased (-3) wherever it pointed at the person; every other row that points at them goes. The next
-refresh builds all models anew from the raw tables.
+whole file is written anew. Raw tables follow their pinned `on_erasure`. Of what dbt made from them, a row that tells of
+a payment or of an error stays, with the member erased (-3) wherever it pointed at the person; every other row that
+points at them goes. The next refresh builds all models anew from the raw tables.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import partial
 
 import duckdb
 
 from ingestion.erasure import ERASED, erased_sql, masked_sql, touched_sql
-from warehouse.core.database import open_warehouse
+from warehouse.core.database import open_published, open_warehouse
 from warehouse.core.keys import warehouse_key
 from warehouse.core.paths import Home
 from warehouse.core.replace import RoomNotOverwritten, Select, TableName, read_as, replace_tables
@@ -52,6 +53,18 @@ def erase_from_warehouse(settings: Settings, plan: Plan) -> dict[str, int]:
             return replace_tables(connection, Home.of(settings).warehouse, CATALOG, selects)
     except (duckdb.Error, RoomNotOverwritten):
         return _whole_file(settings, plan)
+
+
+def changed_in_published(settings: Settings, plan: Plan) -> list[TableName]:
+    """The tables of the published copy that an erasure changes: what holds something of theirs, and every report."""
+    with open_published(settings, locked_down=False) as connection:
+        fill_ledger_now(connection, plan)
+        reports = connection.execute(
+            "select schema_name, table_name from duckdb_tables() where database_name = ? and table_name like 'rpt\\_%' "
+            "escape '\\' or schema_name = 'raw_ops' and database_name = ?",
+            [CATALOG, CATALOG],
+        ).fetchall()
+        return sorted({*Edits(connection, plan).touched(), *reports})
 
 
 def _whole_file(settings: Settings, plan: Plan) -> dict[str, int]:
@@ -105,12 +118,14 @@ class Edits:
         tables = self._connection.execute(
             "select schema_name, table_name from duckdb_tables() where database_name = ? order by all", [self._catalog]
         ).fetchall()
-        return {
-            name: partial(self.select, name)
-            for name in tables
-            if (theirs := self._is_theirs(name)) is not None
-            and self._connection.execute(f"select 1 from {read_as(self._catalog, name)} where {theirs} limit 1").fetchone()
-        }
+        return {name: partial(self.select, name) for name in tables if self._holds_some(name)}
+
+    def _holds_some(self, name: TableName) -> bool:
+        theirs = self._is_theirs(name)
+        if theirs is None:
+            return False
+        some = f"select 1 from {read_as(self._catalog, name)} where {theirs} limit 1"
+        return self._connection.execute(some).fetchone() is not None
 
     def select(self, name: TableName, original: str) -> str:
         """SQL: the table as it may stay, its rows read from `original`."""
@@ -131,7 +146,7 @@ class Edits:
         if name == QUARANTINE:
             return _quarantine(relation)
         columns, _ = self._pointing(name)
-        if not _OF_A_PAYMENT.intersection(columns) or _OWN_EVENTS.search(name[1]):
+        if loses_rows(name, columns):
             return None
         replaced = without_person(columns, _is_erased, ERASED)
         shown = ", ".join(f'{sql} as "{column}"' for column, sql in replaced.items())
@@ -159,6 +174,12 @@ class Edits:
         if not pointing or name[0] == "raw_ops":
             return columns, None
         return columns, f"({' or '.join(map(_is_erased, pointing))})"
+
+
+def loses_rows(name: TableName, columns: Collection[str]) -> bool:
+    """Whether rows of a model's table that point at the person go; those of a payment or an error stay."""
+    pointing = any(column in columns for column in IDENTIFYING)
+    return pointing and (not _OF_A_PAYMENT.intersection(columns) or _OWN_EVENTS.search(name[1]) is not None)
 
 
 def _is_erased(column: str) -> str:
