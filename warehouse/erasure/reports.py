@@ -91,7 +91,7 @@ def _above(nodes: Mapping[str, Mapping[str, Any]], name: str) -> set[str]:
 
 
 def _parents(nodes: Mapping[str, Mapping[str, Any]], name: str) -> list[str]:
-    return [one for one in nodes[name]["depends_on"]["nodes"] if one in nodes]
+    return [one for one in nodes[name]["depends_on"].get("nodes", ()) if one in nodes]
 
 
 def _write_anew(

@@ -1,13 +1,15 @@
 """The steps of an erasure. Each can be repeated; what is done is remembered in the vault, so that it can be resumed.
 
-ledger → lake → warehouse → reports → published → leftovers → proof → vault. The vault is last: its key is what tells
-whom and what to look for. When it is destroyed, the receipt says what was proved.
+ledger → lake → warehouse → reports → published → backups → leftovers → proof → vault. The vault is last: its key is
+what tells whom and what to look for. When it is destroyed, the receipt says what was proved.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from ingestion.compaction import replace_loads, settle_all
@@ -16,6 +18,7 @@ from ingestion.lake import Lake
 from ingestion.raw import create_raw_tables
 from ingestion.schema import all_tables
 from ingestion.versions import loads_sql
+from warehouse.core.backups import ERASING, PART, as_home, backup_places, verify_contents, write_contents
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.paths import Home
@@ -43,6 +46,10 @@ from warehouse.publish import publish, publish_tables
 
 REMOVABLE = ("target", "logs", "runs", "site", "spill", "alerts")
 """Folders whose files may go when something of the person stands in them: all are made again."""
+
+
+NOT_IN_BACKUPS = frozenset({"reports", "published", "backups"})
+"""Steps for what a backup does not hold, or what is built anew when it has been restored."""
 
 
 class ErasureIncomplete(WarehouseError):
@@ -79,7 +86,10 @@ def erase(settings: Settings, subject: str, ticket: str, progress: Progress = si
     return receipt
 
 
-def _erased(settings: Settings, subject: str, canonical: str, ticket: str, progress: Progress) -> Receipt:
+def _erased(
+    settings: Settings, subject: str, canonical: str, ticket: str, progress: Progress, *, backup: bool = False
+) -> Receipt:
+    """The steps; of a backup, those for what is in it."""
     if (unfinished := _unfinished(settings, canonical)) is not None:
         return _destroy(settings, canonical, unfinished, time.perf_counter())
     started = time.perf_counter()
@@ -96,9 +106,10 @@ def _erased(settings: Settings, subject: str, canonical: str, ticket: str, progr
         "warehouse": erase_from_warehouse,
         "reports": rebuild_reports,
         "published": publish_again,
+        "backups": erase_from_backups,
     }
     for name, step in steps.items():
-        if name in done:
+        if name in done or (backup and name in NOT_IN_BACKUPS):
             continue
         progress(f"erase: {name}")
         receipt.steps[name] = step(settings, plan)
@@ -187,6 +198,30 @@ def publish_again(settings: Settings, plan: Plan) -> dict[str, int]:
     else:
         tables = len(publish(settings).tables)
     return {"tables": tables, "exports_removed": removed}
+
+
+def erase_from_backups(settings: Settings, plan: Plan) -> dict[str, int]:
+    """Every backup is erased from as the home is: ledger, lake, warehouse, proof, vault. What is incomplete goes.
+
+    Raises:
+        WarehouseError: a backup is damaged or does not open: what it holds cannot be told.
+        ErasureIncomplete: something of theirs is still in one.
+    """
+    erased = 0
+    for place in backup_places(settings):
+        if place.name.endswith(PART):
+            shutil.rmtree(place)
+            continue
+        begun = place / ERASING
+        if not begun.exists():  # in a backup that is being erased from, files are already other ones
+            verify_contents(place)
+            begun.touch()
+        with as_home(settings, place) as inside, suppress(UnknownSubject):
+            _erased(inside, plan.subject, plan.subject, plan.ticket, silent, backup=True)
+            erased += 1
+        write_contents(place)
+        begun.unlink()
+    return {"backups": erased}
 
 
 def prove(settings: Settings, plan: Plan) -> ScanReport:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
 
+from warehouse.core.backups import as_home, backup_places, backup_root
 from warehouse.core.database import LAKE_KEY_NAME, add_lake_key, blank_connection, open_published, open_warehouse
 from warehouse.core.errors import WarehouseError
 from warehouse.core.paths import Home
@@ -35,6 +37,8 @@ CHANNELS = {
     "spill": "spill files",
     "exports": "exports",
     "snapshots": "backups",
+    "backups": "backups",
+    "before-restore": "backups",
     "audit": "audit log",
     "audit-head": "audit log",
     "models": "model artefacts",
@@ -78,6 +82,13 @@ def scan_home(
     if home.published.exists():
         _columns(scan, "published copy", lambda: open_published(settings))
     _lake(scan, settings, home)
+    if (root := backup_root(settings)).parent != home.root:
+        scan.folder("backups", root)
+    for place in backup_places(settings):
+        with as_home(settings, place) as inside:
+            if Home.of(inside).warehouse.exists():
+                _columns(scan, f"backup {place.name}", partial(open_warehouse, inside, read_only=True))
+            _lake(scan, inside, Home.of(inside))
     return scan.report
 
 
