@@ -28,7 +28,10 @@ SHORTEST_NEEDLE = 6
 """A shorter value stands everywhere by chance."""
 _BATCH = 5_000
 _ROWS = 100_000
-_AHEAD = 8
+_LARGE, _SELDOM = 20_000, 8
+"""Rows of a table from which on its repeated values are looked at once, and how often one has to stand there."""
+_UNIQUE = re.compile(r"Approx Unique: (\d+)")
+_AHEAD = 32
 """So many batches of values wait for the automaton, at most."""
 _NO_NEEDLES = ("BOOLEAN", "DATE", "TIME", "INTERVAL", "DECIMAL", "DOUBLE", "FLOAT")
 """Types whose values are no text, and no number of anybody: an amount may happen to read like a latitude."""
@@ -275,15 +278,19 @@ class Scan:
         searched = [name for name, kind in columns if not kind.startswith(_NO_NEEDLES)]
         if not self._matcher or not searched:
             return
+        # a value that stands in many rows is looked at once, where that takes less than looking at each
+        often = _repeated(connection, relation, searched)
+        queries = [([name], f"select {_quoted(name)}::varchar from (select distinct {_quoted(name)} from {relation})")
+                   for name in often]  # fmt: skip
+        if rest := [name for name in searched if name not in often]:
+            queries.append((rest, f"select {', '.join(f'{_quoted(name)}::varchar' for name in rest)} from {relation}"))
         with ThreadPoolExecutor() as pool:
             due: deque[tuple[str, Future[Found]]] = deque()
-            for name in searched:
-                # a value that stands in many rows is looked at once
-                column = '"{}"'.format(name.replace('"', '""'))
-                values = f"select {column}::varchar from (select distinct {column} from {relation})"
-                for batch in connection.execute(values).to_arrow_reader(_ROWS):
-                    due.append((name, pool.submit(self._matcher.in_column, batch.column(0))))
-                    if len(due) > _AHEAD:
+            for names, sql in queries:
+                for batch in connection.execute(sql).to_arrow_reader(_ROWS):
+                    for name, column in zip(names, batch.columns, strict=True):
+                        due.append((name, pool.submit(self._matcher.in_column, column)))
+                    while len(due) > _AHEAD:
                         _take(due, by_column)
             while due:
                 _take(due, by_column)
@@ -332,6 +339,22 @@ def _sealed(head: bytes) -> bool:
 def _is_sealed(path: Path) -> bool:
     with path.open("rb") as file:
         return _sealed(file.read(_DUCKDB_MAGIC.stop))
+
+
+def _repeated(connection: duckdb.DuckDBPyConnection, relation: str, columns: list[str]) -> set[str]:
+    """The columns of a large table that hold few different values, by the statistics that DuckDB keeps of them."""
+    told = ", ".join(f"stats({_quoted(name)})" for name in columns)
+    counted = connection.execute(f"select count(*) from {relation}").fetchone()
+    rows = int(counted[0]) if counted else 0
+    if rows < _LARGE:
+        return set()
+    found = connection.execute(f"select {told} from {relation} limit 1").fetchone() or ()
+    unique = {name: _UNIQUE.search(str(said)) for name, said in zip(columns, found, strict=False)}
+    return {name for name, said in unique.items() if said and int(said[1]) * _SELDOM < rows}
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def _take(due: deque[tuple[str, Future[Found]]], by_column: dict[str, Counter[tuple[str, str]]]) -> None:
