@@ -25,11 +25,13 @@ from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import Settings
 from warehouse.erasure import erase
 from warehouse.exports import remove_exports
+from warehouse.privacy.holds import HoldRow, all_holds, take_holds
 from warehouse.privacy.tokens import pseudonym, token_key
 from warehouse.privacy.vault import ALIAS, open_vault
 
 PARTS = ("warehouse.duckdb", "lake", "vault", "dlt", "receipts", "breaches")
 """Of WAREHOUSE_HOME. The audit log is never set back."""
+RECORDS = frozenset({"receipts", "breaches"})
 MADE_FROM_THEM = ("published", "target", "site", "runs", "build_state.json")
 """Made anew by the next refresh; left as they are, they would tell of rows that are no longer there."""
 RESTORE_TICKET = "RESTORE-1"
@@ -83,19 +85,24 @@ def restore(settings: Settings, name: str, progress: Progress = silent) -> Resto
     verify_contents(place)
     home = Home.of(settings).root
     aside = home / _ASIDE
-    ledger = _ledger(settings, aside)
+    _put_back(home, aside)
+    ledger, held = _of_today(settings, aside)
     progress("restore: files")
     remove_exports(settings)
-    aside.mkdir(exist_ok=True, mode=0o700)
-    for part in (*PARTS, *MADE_FROM_THEM):
-        if (home / part).exists() and not (aside / part).exists():
-            (home / part).rename(aside / part)
+    if not aside.exists():
+        moving = _moving(aside)
+        moving.mkdir(exist_ok=True, mode=0o700)
+        for part in (*MADE_FROM_THEM, *reversed(PARTS)):
+            if (home / part).exists():
+                (home / part).rename(moving / part)
+        moving.rename(aside)
+    for part in PARTS:
         _remove(home / part)
-        if part in PARTS and part not in ("receipts", "breaches"):
-            _copy(place / part, home / part)
-    for part in ("receipts", "breaches"):  # of what was done; that does not become undone
-        _copy(aside / part, home / part)
+        # of what was done, that which was: it does not become undone
+        _copy((aside if part in RECORDS else place) / part, home / part)
     _merge(settings, ledger)
+    if held is not None:
+        take_holds(settings, held)
     erased = 0
     for subject in _to_erase(settings):
         progress("restore: erasing again")
@@ -105,13 +112,30 @@ def restore(settings: Settings, name: str, progress: Progress = silent) -> Resto
     return Restored(name, erased)
 
 
-def _ledger(settings: Settings, aside: Path) -> list[tuple[object, ...]]:
-    """What today's warehouse knows to be erased; of an interrupted restore, that of the one before it."""
-    before = aside if (aside / "warehouse.duckdb").exists() else None
-    if before is None:
-        return _entries(settings) if Home.of(settings).warehouse.exists() else []
-    with as_home(settings, before) as inside:
-        return _entries(inside)
+def _moving(aside: Path) -> Path:
+    return aside.with_name(aside.name + PART)
+
+
+def _put_back(home: Path, aside: Path) -> None:
+    """What was being moved aside when a restore was killed comes back: nothing had taken its place yet."""
+    moving = _moving(aside)
+    for path in sorted(moving.iterdir()) if moving.exists() else ():
+        if not (home / path.name).exists():
+            path.rename(home / path.name)
+
+
+def _of_today(settings: Settings, aside: Path) -> tuple[list[tuple[object, ...]], list[HoldRow] | None]:
+    """Who is erased, and who is held, by today's warehouse; of an interrupted restore, by the one before it."""
+    if not aside.exists():
+        return _known(settings)
+    with as_home(settings, aside) as before:
+        return _known(before)
+
+
+def _known(settings: Settings) -> tuple[list[tuple[object, ...]], list[HoldRow] | None]:
+    home = Home.of(settings)
+    ledger = _entries(settings) if home.warehouse.exists() else []
+    return ledger, all_holds(settings) if home.vault.exists() else None
 
 
 def _entries(settings: Settings) -> list[tuple[object, ...]]:

@@ -23,6 +23,7 @@ from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
 from warehouse.erasure import ErasureIncomplete, erase, run
+from warehouse.privacy.holds import add_hold, holds, release_hold
 from warehouse.privacy.needles import subject_needles
 from warehouse.privacy.vault import UnknownSubject, subject_entries
 
@@ -94,6 +95,21 @@ def test_killed_the_same_restore_goes_on(landed: Landed, tmp_path: Path, monkeyp
         with pytest.raises(Killed):
             restore(landed.settings, place.name)
     assert restore(landed.settings, place.name).erased == 1, "the ledger of what was there before is still known"
+    assert found(landed) == []
+
+
+def test_holds_are_those_of_today(landed: Landed, tmp_path: Path) -> None:
+    """Who was held when the backup was made and has been erased since stays erased; who is held now stays held."""
+    add_hold(landed.settings, SUBJECT, "aml", "AML-1")
+    place = back_up(landed.settings)
+    kept = shutil.copytree(place, tmp_path / "tape" / place.name)
+    release_hold(landed.settings, SUBJECT, "aml", "AML-1")
+    erase(landed.settings, SUBJECT, "DSR-1")
+    add_hold(landed.settings, "CUSTOMER001", "tax", "TAX-1")
+    shutil.rmtree(place)
+    shutil.copytree(kept, place)
+    assert restore(landed.settings, place.name).erased == 1
+    assert [hold.subject for hold in holds(landed.settings)] == ["CUSTOMER001"]
     assert found(landed) == []
 
 

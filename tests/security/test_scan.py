@@ -235,6 +235,15 @@ def test_a_leak_in_every_channel_is_caught_and_not_shown(
     assert not any(value in said for value in CANARIES.values())
 
 
+def test_a_lake_elsewhere_on_disk_is_searched_too(tmp_path: Path, make_settings: MakeSettings) -> None:
+    settings = make_settings(tmp_path / "home")
+    small_home(settings)
+    plant_in_lake(settings, EMAIL)
+    elsewhere = Home.of(settings).lake.rename(tmp_path / "the lake")
+    report = searched(settings.model_copy(update={"lake_uri": elsewhere.as_uri()}))
+    assert "canary email" in {finding.what for finding in report.findings if finding.channel == "lake"}
+
+
 def test_every_class_is_caught_in_free_text_of_a_table(tmp_path: Path, make_settings: MakeSettings) -> None:
     settings = make_settings(tmp_path)
     small_home(settings)

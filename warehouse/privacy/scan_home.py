@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import duckdb
 
@@ -128,17 +129,21 @@ def _lake(scan: Scan, settings: Settings, home: Home) -> None:
     if settings.lake_uri and settings.lake_uri.startswith("s3:"):
         scan.report.unopened["lake"] = "it lies on S3, which this search does not read"
         return
+    folder = home.lake
+    if settings.lake_uri:
+        folder = Path(unquote(urlsplit(settings.lake_uri).path))
+        scan.folder("lake", folder)
     connection = blank_connection(settings)
     try:
         add_lake_key(connection, settings)
-        for folder in sorted({path.parent.parent for path in home.lake.rglob("*.parquet")}):
+        for table in sorted({path.parent.parent for path in folder.rglob("*.parquet")}):
             # loads of one table may differ in their columns: each is read by itself
-            for load in sorted({path.parent for path in folder.rglob("*.parquet")}):
+            for load in sorted({path.parent for path in table.rglob("*.parquet")}):
                 files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in sorted(load.glob("*.parquet")))
                 scan.relation(
                     "lake",
                     connection,
-                    str(load.relative_to(home.lake)),
+                    str(load.relative_to(folder)),
                     f"read_parquet([{files}], encryption_config = {{footer_key: '{LAKE_KEY_NAME}'}})",
                 )
     finally:
