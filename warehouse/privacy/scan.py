@@ -22,7 +22,7 @@ import duckdb
 from warehouse.core.progress import Progress, silent
 from warehouse.privacy.encodings import Unopened, members, views
 from warehouse.privacy.matcher import Found, Matcher, Needle
-from warehouse.privacy.scanner import find_cards
+from warehouse.privacy.scanner import find_cards, holds_card
 
 SHORTEST_NEEDLE = 6
 """A shorter value stands everywhere by chance."""
@@ -319,9 +319,20 @@ class Scan:
                 f"select distinct unnest(regexp_extract_all({text}, '{_CHAIN_SQL}')) from {relation} "
                 f"where regexp_matches({text}, '{_CARD_SQL}')"
             )
+            suspected: set[str] = set()
             while found_chains := chains.fetchmany(_BATCH):
-                for (chain,) in found_chains:
-                    self._count(chain.encode(), False, "plain", by_column.setdefault(name, Counter()), is_data=True)
+                suspected.update(chain for (chain,) in found_chains if holds_card(chain))
+            # what stood around a chain may have been taken for that of the chain before it: the value itself decides
+            values: set[str] = set()
+            for chain in suspected:
+                held = connection.execute(
+                    f"select distinct {text} from {relation} where contains({text}, $chain)", {"chain": chain}
+                )
+                values.update(value for (value,) in held.fetchall())
+            for value in values:
+                content = value.encode("utf-8", "surrogatepass")
+                found = by_column.setdefault(name, Counter())
+                self._count(content, False, "plain", found, is_data=True, only="card number")
 
     def _value(self, value: bytes, found: Counter[tuple[str, str]]) -> None:
         self._count(value, False, "plain", found, is_data=True, only="e-mail address")
