@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from warehouse.core.errors import ConfigurationError, LoadIncomplete, WarehouseE
 from warehouse.core.keys import file_key
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
+from warehouse.core.replace import TableName, read_as, replace_tables
 from warehouse.core.settings import CATALOG, Settings
 
 PUBLISHED_SCHEMAS = ("public", "features", "ops")
@@ -85,6 +89,67 @@ def publish(settings: Settings, progress: Progress = silent, *, key: str = "publ
         bytes=target.stat().st_size,
         seconds=time.perf_counter() - started,
     )
+
+
+def is_current(settings: Settings) -> bool:
+    """Whether the published copy is of what was built last: nothing was built since, and every table is as long."""
+    home = Home.of(settings)
+    if not home.published.exists() or not home.build_state.exists():
+        return False
+    if home.build_state.stat().st_mtime > home.published.stat().st_mtime:
+        return False
+    with open_warehouse(settings, read_only=True) as connection:
+        attach(connection, home.published, _NEW, file_key(settings, "published"), read_only=True)
+        names = _publishable(connection)
+        copied = connection.execute(
+            "select schema_name, table_name from duckdb_tables() where database_name = ? order by all", [_NEW]
+        ).fetchall()
+        return copied == names and all(
+            _rows(connection, read_as(CATALOG, name)) == _rows(connection, read_as(_NEW, name))
+            for name in names
+            if name[0] != "raw_ops"  # a run goes on being told of after it has published
+        )
+
+
+def publish_tables(settings: Settings, changed: Collection[TableName]) -> int:
+    """Publish some tables of the warehouse again, in a copy of the published file that then takes its place.
+
+    The others stay as they are: ask :func:`is_current` before they change. The caller holds the writer's lock. Of what
+    the tables held before nothing is left in the file.
+
+    Returns:
+        How many were written anew.
+
+    Raises:
+        WarehouseError: a table does not fit, or could not be written. The published copy is as it was.
+    """
+    target = Home.of(settings).published
+    new = new_copy(target)
+    _remove(new)
+    try:
+        shutil.copyfile(target, new)
+        new.chmod(0o600)
+        with open_warehouse(settings, read_only=True, memory_limit=settings.memory_limit) as connection:
+            attach(connection, new, _NEW, file_key(settings, "published"))
+            done = replace_tables(connection, new, _NEW, {name: partial(_from_warehouse, name) for name in changed})
+            connection.execute("use memory.main")
+            connection.execute(f"detach {_NEW}")
+        new.replace(target)
+        _sync(target.parent)
+    except (duckdb.Error, OSError) as error:
+        raise _write_error(error, target) from None
+    finally:
+        _remove(new)
+    return done["tables"]
+
+
+def _from_warehouse(name: TableName, _: str) -> str:
+    return f"select * from {read_as(CATALOG, name)}"
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
+    row = connection.execute(f"select count(*) from {relation}").fetchone()
+    return int(row[0]) if row else 0
 
 
 def new_copy(published: Path) -> Path:

@@ -11,10 +11,13 @@ from tests.conftest import RecordFigure
 from tests.integration.landed_home import query
 from tests.security.test_erasure import Landed, found
 from tests.security.test_restriction import TOTALS, everything, facts, values
+from warehouse.core.database import open_published
 from warehouse.core.locks import writer_lock
+from warehouse.core.paths import Home
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.dbt import run_dbt
 from warehouse.erasure import erase
+from warehouse.erasure import reports as reports_module
 from warehouse.exports import open_export
 from warehouse.privacy.holds import add_hold
 from warehouse.privacy.needles import subject_needles
@@ -31,8 +34,22 @@ def settings(company: Settings, tmp_path: Path) -> Settings:
     return company.model_copy(update={"warehouse_home": home})
 
 
-def test_after_an_erasure_everything_reconciles(settings: Settings, record_figure: RecordFigure) -> None:
+def published_tables(settings: Settings) -> int:
+    with open_published(settings, locked_down=False) as connection:
+        row = connection.execute("select count(*) from duckdb_tables() where database_name = ?", [CATALOG]).fetchone()
+    return row[0] if row else 0
+
+
+def test_after_an_erasure_everything_reconciles(
+    settings: Settings, record_figure: RecordFigure, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The models of a refreshed company: every dbt test passes after an erasure, and again after a full rebuild."""
+
+    def started(*_: object) -> None:
+        raise AssertionError("the compiled SQL of the reports fits, and no dbt is needed")
+
+    monkeypatch.setattr(reports_module, "run_dbt", started)
+    published_before = Home.of(settings).published.stat().st_ino
     (subject,) = query(
         settings,
         "select customer_id from raw_oltp.transaction where customer_id like 'CUSTOMER001%' "
@@ -47,6 +64,8 @@ def test_after_an_erasure_everything_reconciles(settings: Settings, record_figur
         "60 s at 1M payments, 0 residual bytes",
     )
     assert found(landed) == []
+    assert Home.of(settings).published.stat().st_ino != published_before
+    assert receipt.steps["published"]["tables"] < published_tables(settings), "only what changed is published again"
     assert query(settings, amounts) == landed.amounts
     (kept,) = query(settings, "select count(*) from public.fct_sales where customer_key = '-3'")[0]
     assert kept > 0
@@ -54,6 +73,7 @@ def test_after_an_erasure_everything_reconciles(settings: Settings, record_figur
         name: query(settings, f"select * from public.{name} order by all")
         for (name,) in query(settings, "select table_name from duckdb_tables() where table_name like 'rpt_%'")
     }
+    run_dbt(settings, ["test", "--exclude-resource-type", "unit_test"])
     run_dbt(settings, ["build", "--full-refresh", "--exclude-resource-type", "unit_test"])
     assert found(landed) == []
     assert query(settings, amounts) == landed.amounts

@@ -26,8 +26,9 @@ from warehouse.cli.app import app
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.paths import Home
+from warehouse.core.replace import RoomNotOverwritten
 from warehouse.core.settings import Settings
-from warehouse.erasure import ErasureIncomplete, erase, run, verify_receipts
+from warehouse.erasure import ErasureIncomplete, erase, run, verify_receipts, warehouse_file
 from warehouse.erasure.plan import Plan
 from warehouse.erasure.receipt import receipt_path
 from warehouse.privacy.audit import tail
@@ -42,7 +43,7 @@ from warehouse.privacy.vault import UnknownSubject, open_vault, subject_entries
 from warehouse.subject_export import export_subject
 
 SUBJECT = "CUSTOMER003"
-STEPS = ("ledger", "lake", "warehouse", "reports", "published")
+STEPS = ("ledger", "lake", "warehouse", "reports", "published", "backups")
 
 
 @dataclass
@@ -150,7 +151,8 @@ def test_interrupted_anywhere_it_goes_on(
 
     name = {
         "ledger": "write_ledger", "lake": "erase_from_lake", "warehouse": "erase_from_warehouse",
-        "reports": "rebuild_reports", "published": "publish_again", "proof": "prove", "vault": "rewrite_vault",
+        "reports": "rebuild_reports", "published": "publish_again", "backups": "erase_from_backups",
+        "proof": "prove", "vault": "rewrite_vault",
     }[step]  # fmt: skip
     original = getattr(run, name)
 
@@ -177,6 +179,37 @@ def test_what_is_left_is_found_and_the_key_survives(landed: Landed, monkeypatch:
         erase(landed.settings, SUBJECT, "DSR-1")
     assert all(entry.value not in str(error.value) for entry in entries)
     assert subject_entries(landed.settings, SUBJECT) == entries
+
+
+def test_where_a_block_cannot_be_overwritten_the_whole_file_is_written_anew(
+    landed: Landed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> dict[str, int]:
+        raise RoomNotOverwritten("a block stays as it was")
+
+    monkeypatch.setattr(warehouse_file, "replace_tables", fail)
+    before = Home.of(landed.settings).warehouse.stat().st_ino
+    receipt = erase(landed.settings, SUBJECT, "DSR-1")
+    assert Home.of(landed.settings).warehouse.stat().st_ino != before
+    assert "blocks_overwritten" not in receipt.steps["warehouse"]
+    check_gone(landed)
+
+
+def test_only_the_tables_of_the_person_are_written_anew(landed: Landed) -> None:
+    before = Home.of(landed.settings).warehouse.stat().st_ino
+    receipt = erase(landed.settings, SUBJECT, "DSR-1")
+    assert Home.of(landed.settings).warehouse.stat().st_ino == before
+    (tables,) = query(landed.settings, "select count(*) from duckdb_tables() where schema_name like 'raw_%'")[0]
+    assert 0 < receipt.steps["warehouse"]["tables"] < tables
+    assert receipt.steps["warehouse"]["blocks_overwritten"] > 0
+
+
+def test_another_target_is_refused(landed: Landed) -> None:
+    """Nothing of Snowflake is erased: it says so before anything is."""
+    elsewhere = landed.settings.model_copy(update={"dbt_target": "snowflake"})
+    with pytest.raises(ConfigurationError, match="covers the DuckDB warehouse"):
+        erase(elsewhere, SUBJECT, "DSR-1")
+    assert found(landed)
 
 
 def test_a_leftover_in_a_log_is_removed(landed: Landed) -> None:

@@ -235,6 +235,15 @@ def test_a_leak_in_every_channel_is_caught_and_not_shown(
     assert not any(value in said for value in CANARIES.values())
 
 
+def test_a_lake_elsewhere_on_disk_is_searched_too(tmp_path: Path, make_settings: MakeSettings) -> None:
+    settings = make_settings(tmp_path / "home")
+    small_home(settings)
+    plant_in_lake(settings, EMAIL)
+    elsewhere = Home.of(settings).lake.rename(tmp_path / "the lake")
+    report = searched(settings.model_copy(update={"lake_uri": elsewhere.as_uri()}))
+    assert "canary email" in {finding.what for finding in report.findings if finding.channel == "lake"}
+
+
 def test_every_class_is_caught_in_free_text_of_a_table(tmp_path: Path, make_settings: MakeSettings) -> None:
     settings = make_settings(tmp_path)
     small_home(settings)
@@ -252,6 +261,17 @@ def test_a_foreign_card_or_address_is_caught_in_a_column(
     plant_in_table(settings, value)
     places = {item.place for item in searched(settings).findings}
     assert places == {"raw_oltp.customer.email_token"}
+
+
+def test_a_token_with_two_runs_of_digits_is_no_card(tmp_path: Path, make_settings: MakeSettings) -> None:
+    """What stands around its second run is not mistaken for what stands around the first."""
+    settings = make_settings(tmp_path)
+    small_home(settings)
+    token = "v1:" + "77959820 51933cb2 7fdf010c 19fda832 1e8d350d 05a057fc ca587268 62305944".replace(" ", "")
+    plant_in_table(settings, token)
+    assert searched(settings).findings == []
+    plant_in_table(settings, f"{token} {FOREIGN_CARD}")
+    assert {item.what for item in searched(settings).findings} == {"card number"}
 
 
 def test_what_does_not_open_is_a_failure(tmp_path: Path, make_settings: MakeSettings) -> None:

@@ -376,6 +376,51 @@ def lake_unseal(
 
 
 @app.command()
+def backup(json_: Json = False) -> None:
+    """Copy warehouse, lake, vault and positions aside, encrypted as they are; keys are never in a backup."""
+    with console.errors(json_):
+        from warehouse.backup import back_up
+        from warehouse.core.locks import writer_lock
+
+        settings = _settings()
+        with audited(settings, Activity.BACKUP, announce=True), writer_lock(settings, "backup"):
+            place = back_up(settings)
+        console.print_json({"backup": place.name}) if json_ else console.out.print(f"made {place.name}")
+
+
+@app.command()
+def backups(json_: Json = False) -> None:
+    """The backups there are, oldest first."""
+    with console.errors(json_):
+        from warehouse.core.backups import backup_places
+
+        names = [place.name for place in backup_places(_settings())]
+        console.print_json({"backups": names}) if json_ else console.print_table(
+            None, ("backup",), [(n,) for n in names]
+        )
+
+
+@app.command()
+def restore(name: Annotated[str, typer.Argument(help="One of `warehouse backups`.")], json_: Json = False) -> None:
+    """Put a backup in place of the warehouse, without whom was erased since; then `warehouse refresh`."""
+    with console.errors(json_):
+        from warehouse.backup import restore as run
+        from warehouse.core.locks import writer_lock
+
+        settings = _settings()
+        with (
+            audited(settings, Activity.RESTORE, keys=WRITER_KEYS, announce=True),
+            writer_lock(settings, "restore"),
+            console.progress(quiet=json_) as progress,
+        ):
+            done = run(settings, name, progress)
+        if json_:
+            console.print_json(vars(done))
+        else:
+            console.out.print(f"restored {done.backup}; {done.erased} erased again; run `warehouse refresh` now")
+
+
+@app.command()
 def build(
     select: Annotated[str | None, typer.Option(help="dbt selection, for example `fct_sales+`.")] = None,
     json_: Json = False,

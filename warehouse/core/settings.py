@@ -102,6 +102,9 @@ class Settings(BaseSettings):
         pattern=r"^([a-z][a-z0-9_]*(,[a-z][a-z0-9_]*)*)?$",
         description="roles whose export is made with every publish; the others' when `query --role` asks for them",
     )
+    backup_folder: Path | None = Field(
+        None, description="where `warehouse backup` keeps backups; unset: WAREHOUSE_HOME/backups"
+    )
     alert_webhook: SecretStr | None = Field(None, description="https:// address that alerts are posted to")
     alert_syslog: str | None = Field(
         None, description="tls://host[:port] or, on this machine, udp://host:port: alerts as CEF"
@@ -112,6 +115,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser() if value.is_absolute() else (PROJECT_ROOT / value)
+
+    @field_validator("backup_folder", mode="after")
+    @classmethod
+    def _absolute_backups(cls, value: Path | None) -> Path | None:
+        return None if value is None else cls._absolute(value)
 
     @field_validator("postgres_uri", "mongodb_uri", mode="after")
     @classmethod

@@ -23,6 +23,7 @@ from warehouse.privacy.matcher import Needle
 from warehouse.privacy.needles import needles_of
 from warehouse.privacy.subjects import checked_subject, kind_of, pattern_of, spellings_of
 from warehouse.privacy.vault import ALIAS, UnknownSubject, open_vault
+from warehouse.publish import is_current
 
 OWNED = {"device": "device_id", "payment_method": "payment_method_id"}
 """Table of `oltp` → its key: things that belong to a customer."""
@@ -48,6 +49,8 @@ class Plan:
     tokens: list[str] = field(default_factory=list)
     shared: int = 0
     """Values that others have too, and dates: they cannot be searched for."""
+    published_is_current: bool = False
+    """Whether the published copy is of what is built: then only what changes is published again."""
 
     @property
     def identifiers(self) -> list[str]:
@@ -93,18 +96,21 @@ def open_plan(settings: Settings, subject: str, ticket: str) -> tuple[Plan, list
     return plan, []
 
 
-def mark_done(settings: Settings, plan: Plan, step: str) -> None:
-    """Remember that a step is complete; safe to repeat."""
+def mark_done(settings: Settings, plan: Plan, step: str) -> bool:
+    """Remember that a step is complete; safe to repeat. Whether it was not so yet."""
     with open_vault(settings, read_only=False) as vault:
-        vault.execute(
-            f"update {ALIAS}.main.erasure set done = list_distinct(list_append(done, $step)) where id = $id",
+        row = vault.execute(
+            f"update {ALIAS}.main.erasure set done = list_append(done, $step) "
+            "where id = $id and not list_contains(done, $step)",
             {"step": step, "id": plan.id},
-        )
+        ).fetchone()
+    return bool(row and row[0])
 
 
 def _new_plan(settings: Settings, vault: duckdb.DuckDBPyConnection, subject: str, ticket: str) -> Plan:
     now = datetime.now(UTC)
     plan = Plan(f"{now:%Y%m%dT%H%M%S%f}Z", subject, ticket, now.isoformat(timespec="seconds"))
+    plan.published_is_current = is_current(settings)
     named = {
         name
         for (name,) in vault.execute(

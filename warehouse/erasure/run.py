@@ -1,13 +1,15 @@
 """The steps of an erasure. Each can be repeated; what is done is remembered in the vault, so that it can be resumed.
 
-ledger → lake → warehouse → reports → published → leftovers → proof → vault. The vault is last: its key is what tells
-whom and what to look for. When it is destroyed, the receipt says what was proved.
+ledger → lake → warehouse → reports → published → backups → leftovers → proof → vault. The vault is last: its key is
+what tells whom and what to look for. When it is destroyed, the receipt says what was proved.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from ingestion.compaction import replace_loads, settle_all
@@ -16,16 +18,23 @@ from ingestion.lake import Lake
 from ingestion.raw import create_raw_tables
 from ingestion.schema import all_tables
 from ingestion.versions import loads_sql
+from warehouse.core.backups import ERASING, PART, as_home, backup_places, verify_contents, write_contents
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
-from warehouse.dbt import run_dbt
 from warehouse.erasure.plan import Plan, mark_done, open_plan
 from warehouse.erasure.receipt import Receipt, all_receipts, receipts_of, save_receipt
-from warehouse.erasure.warehouse_file import LEDGER_NOW, erase_from_warehouse, fill_ledger_now, ledger_entries
-from warehouse.exports import export_configured, remove_exports
+from warehouse.erasure.reports import rebuild_reports
+from warehouse.erasure.warehouse_file import (
+    LEDGER_NOW,
+    changed_in_published,
+    erase_from_warehouse,
+    fill_ledger_now,
+    ledger_entries,
+)
+from warehouse.exports import export_role, remove_exports
 from warehouse.privacy.holds import demand_no_hold, settle_request
 from warehouse.privacy.pseudonyms import subject_pseudonym
 from warehouse.privacy.scan import ScanReport
@@ -33,10 +42,14 @@ from warehouse.privacy.scan_home import scan_home
 from warehouse.privacy.subjects import canonical_sql, checked_subject
 from warehouse.privacy.tokens import pseudonym, token_key
 from warehouse.privacy.vault import ALIAS, UnknownSubject, open_vault, rewrite_vault
-from warehouse.publish import publish
+from warehouse.publish import publish, publish_tables
 
 REMOVABLE = ("target", "logs", "runs", "site", "spill", "alerts")
 """Folders whose files may go when something of the person stands in them: all are made again."""
+
+
+NOT_IN_BACKUPS = frozenset({"reports", "published", "backups"})
+"""Steps for what a backup does not hold, or what is built anew when it has been restored."""
 
 
 class ErasureIncomplete(WarehouseError):
@@ -64,6 +77,19 @@ def erase(settings: Settings, subject: str, ticket: str, progress: Progress = si
             todo="erase with DBT_TARGET=duckdb, then run the same ledger on the other warehouse (runbook: erasure)",
         )
     demand_no_hold(settings, canonical, wants_erasure=True)
+    receipt = _erased(settings, subject, canonical, ticket, progress)
+    home = Home.of(settings)
+    for role in filter(None, settings.role_exports.split(",") if home.published.exists() else ()):
+        if not home.role_export(role).exists():
+            progress(f"erase: export of {role}")
+            export_role(settings, role)  # from what was searched
+    return receipt
+
+
+def _erased(
+    settings: Settings, subject: str, canonical: str, ticket: str, progress: Progress, *, backup: bool = False
+) -> Receipt:
+    """The steps; of a backup, those for what is in it."""
     if (unfinished := _unfinished(settings, canonical)) is not None:
         return _destroy(settings, canonical, unfinished, time.perf_counter())
     started = time.perf_counter()
@@ -80,9 +106,10 @@ def erase(settings: Settings, subject: str, ticket: str, progress: Progress = si
         "warehouse": erase_from_warehouse,
         "reports": rebuild_reports,
         "published": publish_again,
+        "backups": erase_from_backups,
     }
     for name, step in steps.items():
-        if name in done:
+        if name in done or (backup and name in NOT_IN_BACKUPS):
             continue
         progress(f"erase: {name}")
         receipt.steps[name] = step(settings, plan)
@@ -161,26 +188,40 @@ def erase_from_lake(settings: Settings, plan: Plan) -> dict[str, int]:
     return {"loads": rewritten, "rows": rows}
 
 
-def rebuild_reports(settings: Settings, plan: Plan) -> dict[str, int]:
-    """Reports count people: they are built anew from the facts, if there are any."""
-    with open_warehouse(settings, read_only=True) as connection:
-        built = connection.execute(
-            "select 1 from duckdb_tables() where database_name = ? and table_name = 'fct_sales'", [CATALOG]
-        ).fetchone()
-    if built is None:
-        return {"models": 0}
-    result = run_dbt(settings, ["run", "--select", "path:models/marts/reporting"])
-    return {"models": sum(result.counts.values())}
-
-
 def publish_again(settings: Settings, plan: Plan) -> dict[str, int]:
-    """Readers get a copy without them; every role's export is made from it, now or when it is asked for."""
+    """Readers get a copy without them. Every role's export goes: none is made until the copy has been searched."""
     removed = remove_exports(settings)
     if not Home.of(settings).published.exists():
         return {"tables": 0, "exports_removed": removed}
-    published = publish(settings)
-    export_configured(settings)
-    return {"tables": len(published.tables), "exports_removed": removed}
+    if plan.published_is_current:
+        tables = publish_tables(settings, changed_in_published(settings, plan))
+    else:
+        tables = len(publish(settings).tables)
+    return {"tables": tables, "exports_removed": removed}
+
+
+def erase_from_backups(settings: Settings, plan: Plan) -> dict[str, int]:
+    """Every backup is erased from as the home is: ledger, lake, warehouse, proof, vault. What is incomplete goes.
+
+    Raises:
+        WarehouseError: a backup is damaged or does not open: what it holds cannot be told.
+        ErasureIncomplete: something of theirs is still in one.
+    """
+    erased = 0
+    for place in backup_places(settings):
+        if place.name.endswith(PART):
+            shutil.rmtree(place)
+            continue
+        begun = place / ERASING
+        if not begun.exists():  # in a backup that is being erased from, files are already other ones
+            verify_contents(place)
+            begun.touch()
+        with as_home(settings, place) as inside, suppress(UnknownSubject):
+            _erased(inside, plan.subject, plan.subject, plan.ticket, silent, backup=True)
+            erased += 1
+        write_contents(place)
+        begun.unlink()
+    return {"backups": erased}
 
 
 def prove(settings: Settings, plan: Plan) -> ScanReport:

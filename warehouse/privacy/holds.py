@@ -110,6 +110,27 @@ def restricted(settings: Settings) -> frozenset[str]:
     return _note_restricted(settings, held_subjects(settings))
 
 
+HoldRow = tuple[object, ...]
+"""A row of the vault's table of holds, ended ones included."""
+
+
+def all_holds(settings: Settings) -> list[HoldRow]:
+    """Every hold there ever was, for a vault that takes the place of this one."""
+    with open_vault(settings, read_only=False) as vault:
+        return vault.execute(f"select * from {ALIAS}.main.hold order by all").fetchall()
+
+
+def take_holds(settings: Settings, rows: list[HoldRow]) -> None:
+    """Let these be the holds, whatever the vault says: an older one does not know who was held or released since."""
+    with open_vault(settings, read_only=False) as vault:
+        vault.execute("begin")
+        vault.execute(f"delete from {ALIAS}.main.hold")
+        for row in rows:
+            vault.execute(f"insert into {ALIAS}.main.hold values ({', '.join('?' for _ in row)})", list(row))
+        vault.execute("commit")
+    _note_restricted(settings, held_subjects(settings))
+
+
 def demand_no_hold(settings: Settings, canonical: str, *, wants_erasure: bool = False) -> None:
     """Raise OnHold when the subject is restricted; with `wants_erasure` the request is noted."""
     found = holds(settings, canonical)

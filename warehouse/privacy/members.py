@@ -15,6 +15,11 @@ _PERSONAL = re.compile(r"(_token|_network|_degree|^email_domain|_prefix)$")
 """Columns that hold what is left of a personal value."""
 
 
+def points_at_person(column: str) -> bool:
+    """Whether a column of this name may point at a person, or hold what is left of a value of theirs."""
+    return column in IDENTIFYING or _PERSONAL.search(column) is not None
+
+
 def without_person(columns: Collection[str], is_theirs: Callable[[str], str], member: str) -> dict[str, str]:
     """Column → SQL in its place, where that is another: a row keeps its amounts and points at `member` instead.
 

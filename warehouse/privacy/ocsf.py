@@ -44,6 +44,8 @@ class Activity(Enum):
     SITE = ("site", DATASTORE, 4)
     SCAN = ("scan", DATASTORE, 4)
     REPLAY = ("replay", DATASTORE, 5)
+    BACKUP = ("backup", DATASTORE, 6)
+    RESTORE = ("restore", DATASTORE, 5)
     HOUSEKEEPING = ("housekeeping", DATASTORE, 7)
     REVEAL = ("reveal", DATASTORE, 1)
     ERASE = ("erase", DATASTORE, 7)

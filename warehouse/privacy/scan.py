@@ -8,9 +8,11 @@ often; a value is never kept, printed or logged. What was searched and what coul
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,18 @@ import duckdb
 
 from warehouse.core.progress import Progress, silent
 from warehouse.privacy.encodings import Unopened, members, views
-from warehouse.privacy.matcher import Matcher, Needle
-from warehouse.privacy.scanner import find_cards
+from warehouse.privacy.matcher import Found, Matcher, Needle
+from warehouse.privacy.scanner import find_cards, holds_card
 
 SHORTEST_NEEDLE = 6
 """A shorter value stands everywhere by chance."""
 _BATCH = 5_000
 _ROWS = 100_000
+_LARGE, _SELDOM = 20_000, 8
+"""Rows of a table from which on its repeated values are looked at once, and how often one has to stand there."""
+_UNIQUE = re.compile(r"Approx Unique: (\d+)")
+_AHEAD = 32
+"""So many batches of values wait for the automaton, at most."""
 _NO_NEEDLES = ("BOOLEAN", "DATE", "TIME", "INTERVAL", "DECIMAL", "DOUBLE", "FLOAT")
 """Types whose values are no text, and no number of anybody: an amount may happen to read like a latitude."""
 
@@ -162,13 +169,22 @@ class Scan:
 
     def _file(self, channel: str, path: Path, place: str) -> None:
         try:
-            content = path.read_bytes()
+            if not self._patterns and _is_sealed(path):
+                self._sealed_file(channel, path, place)
+            else:
+                self.content(channel, place, path.read_bytes())
         except OSError as error:
             self.report.unopened[f"{channel}: {place}"] = type(error).__name__
             return
         self.report.files[channel] += 1
-        self.content(channel, place, content)
         self.content(channel, f"the name of {place}", place.encode(errors="surrogateescape"))
+
+    def _sealed_file(self, channel: str, path: Path, place: str) -> None:
+        """An encrypted file, perhaps larger than memory: nothing is packed in it, and it has no other reading."""
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            self.report.bytes[channel] += len(content)
+            with memoryview(content) as view:
+                self._add(channel, place, self._matcher.in_bytes(view))
 
     def content(self, channel: str, place: str, content: bytes) -> None:
         """One content, what it holds packed, and its other readings."""
@@ -188,7 +204,7 @@ class Scan:
         if not self._patterns:
             self._add(channel, place, found)
             return
-        sealed = content[:4] in _CIPHERTEXT or content[_DUCKDB_MAGIC] == b"DUCK"
+        sealed = _sealed(content)
         binary = sealed or b"\0" in content[:4096]
         self._count(content, binary, prefix + "plain", found)
         if not sealed:
@@ -262,11 +278,22 @@ class Scan:
         searched = [name for name, kind in columns if not kind.startswith(_NO_NEEDLES)]
         if not self._matcher or not searched:
             return
-        texts = ", ".join('"{0}"::varchar as "{0}"'.format(name.replace('"', '""')) for name in searched)
-        for batch in connection.execute(f"select {texts} from {relation}").to_arrow_reader(_ROWS):
-            for name, column in zip(searched, batch.columns, strict=True):
-                if found := self._matcher.in_column(column):
-                    by_column.setdefault(name, Counter()).update(found)
+        # a value that stands in many rows is looked at once, where that takes less than looking at each
+        often = _repeated(connection, relation, searched)
+        queries = [([name], f"select {_quoted(name)}::varchar from (select distinct {_quoted(name)} from {relation})")
+                   for name in often]  # fmt: skip
+        if rest := [name for name in searched if name not in often]:
+            queries.append((rest, f"select {', '.join(f'{_quoted(name)}::varchar' for name in rest)} from {relation}"))
+        with ThreadPoolExecutor() as pool:
+            due: deque[tuple[str, Future[Found]]] = deque()
+            for names, sql in queries:
+                for batch in connection.execute(sql).to_arrow_reader(_ROWS):
+                    for name, column in zip(names, batch.columns, strict=True):
+                        due.append((name, pool.submit(self._matcher.in_column, column)))
+                    while len(due) > _AHEAD:
+                        _take(due, by_column)
+            while due:
+                _take(due, by_column)
 
     def _patterns_in(
         self,
@@ -292,9 +319,20 @@ class Scan:
                 f"select distinct unnest(regexp_extract_all({text}, '{_CHAIN_SQL}')) from {relation} "
                 f"where regexp_matches({text}, '{_CARD_SQL}')"
             )
+            suspected: set[str] = set()
             while found_chains := chains.fetchmany(_BATCH):
-                for (chain,) in found_chains:
-                    self._count(chain.encode(), False, "plain", by_column.setdefault(name, Counter()), is_data=True)
+                suspected.update(chain for (chain,) in found_chains if holds_card(chain))
+            # what stood around a chain may have been taken for that of the chain before it: the value itself decides
+            values: set[str] = set()
+            for chain in suspected:
+                held = connection.execute(
+                    f"select distinct {text} from {relation} where contains({text}, $chain)", {"chain": chain}
+                )
+                values.update(value for (value,) in held.fetchall())
+            for value in values:
+                content = value.encode("utf-8", "surrogatepass")
+                found = by_column.setdefault(name, Counter())
+                self._count(content, False, "plain", found, is_data=True, only="card number")
 
     def _value(self, value: bytes, found: Counter[tuple[str, str]]) -> None:
         self._count(value, False, "plain", found, is_data=True, only="e-mail address")
@@ -302,6 +340,38 @@ class Scan:
             self._count(view, True, encoding, found, is_data=True)
             for (what, _), count in self._matcher.in_bytes(view, only="plain").items():
                 found[what, encoding] += count
+
+
+def _sealed(head: bytes) -> bool:
+    """Whether these are the first bytes of an encrypted file."""
+    return head[:4] in _CIPHERTEXT or head[_DUCKDB_MAGIC] == b"DUCK"
+
+
+def _is_sealed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return _sealed(file.read(_DUCKDB_MAGIC.stop))
+
+
+def _repeated(connection: duckdb.DuckDBPyConnection, relation: str, columns: list[str]) -> set[str]:
+    """The columns of a large table that hold few different values, by the statistics that DuckDB keeps of them."""
+    told = ", ".join(f"stats({_quoted(name)})" for name in columns)
+    counted = connection.execute(f"select count(*) from {relation}").fetchone()
+    rows = int(counted[0]) if counted else 0
+    if rows < _LARGE:
+        return set()
+    found = connection.execute(f"select {told} from {relation} limit 1").fetchone() or ()
+    unique = {name: _UNIQUE.search(str(said)) for name, said in zip(columns, found, strict=False)}
+    return {name for name, said in unique.items() if said and int(said[1]) * _SELDOM < rows}
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+def _take(due: deque[tuple[str, Future[Found]]], by_column: dict[str, Counter[tuple[str, str]]]) -> None:
+    name, future = due.popleft()
+    if found := future.result():
+        by_column.setdefault(name, Counter()).update(found)
 
 
 def _patterns(content: bytes, *, binary: bool) -> Iterator[tuple[str, bytes]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import duckdb
 
+from warehouse.core.backups import as_home, backup_places, backup_root
 from warehouse.core.database import LAKE_KEY_NAME, add_lake_key, blank_connection, open_published, open_warehouse
 from warehouse.core.errors import WarehouseError
 from warehouse.core.paths import Home
@@ -35,6 +38,8 @@ CHANNELS = {
     "spill": "spill files",
     "exports": "exports",
     "snapshots": "backups",
+    "backups": "backups",
+    "before-restore": "backups",
     "audit": "audit log",
     "audit-head": "audit log",
     "models": "model artefacts",
@@ -78,6 +83,13 @@ def scan_home(
     if home.published.exists():
         _columns(scan, "published copy", lambda: open_published(settings))
     _lake(scan, settings, home)
+    if (root := backup_root(settings)).parent != home.root:
+        scan.folder("backups", root)
+    for place in backup_places(settings):
+        with as_home(settings, place) as inside:
+            if Home.of(inside).warehouse.exists():
+                _columns(scan, f"backup {place.name}", partial(open_warehouse, inside, read_only=True))
+            _lake(scan, inside, Home.of(inside))
     return scan.report
 
 
@@ -117,17 +129,21 @@ def _lake(scan: Scan, settings: Settings, home: Home) -> None:
     if settings.lake_uri and settings.lake_uri.startswith("s3:"):
         scan.report.unopened["lake"] = "it lies on S3, which this search does not read"
         return
+    folder = home.lake
+    if settings.lake_uri:
+        folder = Path(unquote(urlsplit(settings.lake_uri).path))
+        scan.folder("lake", folder)
     connection = blank_connection(settings)
     try:
         add_lake_key(connection, settings)
-        for folder in sorted({path.parent.parent for path in home.lake.rglob("*.parquet")}):
+        for table in sorted({path.parent.parent for path in folder.rglob("*.parquet")}):
             # loads of one table may differ in their columns: each is read by itself
-            for load in sorted({path.parent for path in folder.rglob("*.parquet")}):
+            for load in sorted({path.parent for path in table.rglob("*.parquet")}):
                 files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in sorted(load.glob("*.parquet")))
                 scan.relation(
                     "lake",
                     connection,
-                    str(load.relative_to(home.lake)),
+                    str(load.relative_to(folder)),
                     f"read_parquet([{files}], encryption_config = {{footer_key: '{LAKE_KEY_NAME}'}})",
                 )
     finally:
