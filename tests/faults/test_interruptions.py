@@ -31,8 +31,8 @@ from warehouse.core.locks import writer_lock
 from warehouse.core.paths import Home
 from warehouse.doctor import doctor
 
-MID_READ = ("ingestion.landing", "TableLanding.add", "before", 9)
-"""Before the last table of PostgreSQL is read: eight are."""
+MID_READ = ("ingestion.landing", "TableLanding.add", "before", 1)
+"""Among the tables of PostgreSQL, where the first that has changed is read: one that has not is not treated."""
 
 
 # -- servers ----------------------------------------------------------------------------------------------------
