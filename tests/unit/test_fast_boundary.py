@@ -69,10 +69,15 @@ def rows(connection: duckdb.DuckDBPyConnection, compiled: boundary.Boundary, rel
     return {row[0]: row[1:] for row in found}
 
 
+DECIMAL128_DIGITS = 34
 moments = st.integers(-30_610_224_000_000, 253_402_300_799_999).map(
     lambda number: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=number)
 )
-decimals = st.decimals(allow_nan=True, allow_infinity=True, places=3).map(bson.Decimal128)
+decimals = (
+    st.decimals(allow_nan=True, allow_infinity=True, places=3)
+    .filter(lambda number: len(number.as_tuple().digits) <= DECIMAL128_DIGITS)
+    .map(bson.Decimal128)
+)
 scalars = (
     st.none()
     | st.booleans()
