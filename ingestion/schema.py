@@ -28,11 +28,6 @@ from typing import Any, Literal
 
 import yaml
 
-try:
-    from yaml import CSafeLoader as SafeLoader  # the same in C: a third of a second of every start
-except ImportError:  # a PyYAML without it
-    from yaml import SafeLoader  # type: ignore[assignment]  # as the one in C
-
 SourceName = Literal["oltp", "mongodb", "stream", "files"]
 Class = Literal["public", "internal", "confidential", "personal", "sensitive", "pan", "forbidden"]
 
@@ -270,7 +265,7 @@ def landed_parts(leaf: Leaf) -> list[tuple[str, str]]:
 def tables(source: SourceName) -> dict[str, Table]:
     """The pinned tables of one source, by raw name, in file order."""
     path = Path(__file__).parent / "sources" / source / "schema.yml"
-    spec = yaml.load(path.read_text(encoding="utf-8"), SafeLoader)
+    spec = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {name: _table(spec, name, body) for name, body in spec["tables"].items()}
 
 
