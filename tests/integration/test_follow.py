@@ -23,6 +23,7 @@ from ingestion.follow import STATE, FollowReport, follow
 from ingestion.load import read_state
 from ingestion.run import ingest
 from ingestion.schema import SourceName, tables
+from ingestion.sources.mongodb import Changes
 from tests.conftest import MakeSettings
 from warehouse import servers
 from warehouse.core.database import open_warehouse
@@ -241,9 +242,7 @@ def test_a_lost_token_fails_loudly_and_full_starts_anew(world: World) -> None:
 
 def _resumes(world: World, token: Any) -> bool:
     try:
-        with follow_module.Changes(
-            str(world.endpoints.mongodb_uri), list(tables("mongodb").values()), token
-        ) as changes:
+        with Changes(str(world.endpoints.mongodb_uri), list(tables("mongodb").values()), token) as changes:
             changes.gather(0)
     except LoadIncomplete:
         return False
@@ -259,9 +258,9 @@ def test_a_dropped_collection_fails_loudly(world: World) -> None:
     assert world.current() == {"1": "approved"}
 
 
-def test_postgresql_cannot_be_followed(world: World) -> None:
+def test_files_cannot_be_followed(world: World) -> None:
     with pytest.raises(ConfigurationError, match="cannot be followed"):
-        world.follow("oltp")
+        world.follow("files")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
