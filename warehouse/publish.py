@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -70,18 +71,9 @@ def publish(settings: Settings, progress: Progress = silent, *, key: str = "publ
     """
     started = time.perf_counter()
     target = Home.of(settings).published
-    new = new_copy(target)
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _remove(new)
-    try:
+    with _swapped_in(target) as new:
         tables = _copy(settings, new, key, progress)
-        new.chmod(0o600)
-        new.replace(target)
-        _sync(target.parent)
-    except (duckdb.Error, OSError) as error:
-        raise _write_error(error, target) from None
-    finally:
-        _remove(new)
     return PublishReport(
         path=target,
         published_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -124,23 +116,34 @@ def publish_tables(settings: Settings, changed: Collection[TableName]) -> int:
         WarehouseError: a table does not fit, or could not be written. The published copy is as it was.
     """
     target = Home.of(settings).published
-    new = new_copy(target)
-    _remove(new)
-    try:
-        shutil.copyfile(target, new)
-        new.chmod(0o600)
+    with _swapped_in(target) as new:
+        shutil.copy(target, new)  # with its mode: nobody else may read it meanwhile
         with open_warehouse(settings, read_only=True, memory_limit=settings.memory_limit) as connection:
             attach(connection, new, _NEW, file_key(settings, "published"))
             done = replace_tables(connection, new, _NEW, {name: partial(_from_warehouse, name) for name in changed})
             connection.execute("use memory.main")
             connection.execute(f"detach {_NEW}")
+    return done["tables"]
+
+
+@contextmanager
+def _swapped_in(target: Path) -> Iterator[Path]:
+    """Where a new copy is to be written. Complete, it takes the place of `target`; otherwise that is as it was.
+
+    Raises:
+        WarehouseError: the copy could not be written.
+    """
+    new = new_copy(target)
+    _remove(new)
+    try:
+        yield new
+        new.chmod(0o600)
         new.replace(target)
         _sync(target.parent)
     except (duckdb.Error, OSError) as error:
         raise _write_error(error, target) from None
     finally:
         _remove(new)
-    return done["tables"]
 
 
 def _from_warehouse(name: TableName, _: str) -> str:
