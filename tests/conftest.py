@@ -133,6 +133,17 @@ def company(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSetting
     yield from _refreshed(make_settings(home, dataset="company", sim_transactions=3_000, sim_days=30))
 
 
+@pytest.fixture(scope="session")
+def landed_reference(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings) -> Settings:
+    """A home into which the reference data set landed from file drops: to be copied, never changed."""
+    # imported here: most tests need no dlt
+    from tests.integration.landed_home import land_reference
+
+    settings = make_settings(tmp_path_factory.mktemp("landed"), drops_settle_seconds=0)
+    land_reference(settings)
+    return settings
+
+
 def _refreshed(settings: Settings) -> Iterator[Settings]:
     # imported here: most tests need neither dbt nor Great Expectations
     from warehouse.refresh import refresh

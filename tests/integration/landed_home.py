@@ -6,10 +6,12 @@ import csv
 import io
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+from ingestion.run import ingest
 from ingestion.schema import tables
 from warehouse.core.database import open_warehouse
 from warehouse.core.endpoints import Endpoints
@@ -43,6 +45,18 @@ def drop_reference(settings: Settings) -> None:
         for place, event in enumerate(events)
     )
     drop(settings, f"stream/{table.name}/reference.jsonl", "\n".join(messages).encode())
+
+
+def land_reference(settings: Settings) -> None:
+    """Leave the reference data set and land it."""
+    drop_reference(settings)
+    ingest(settings, NOWHERE, run_id="reference", sources=("files",))
+
+
+def copy_home(settings: Settings, home: Path, **overrides: object) -> Settings:
+    """A copy of a home, keys and all, in the folder `home`; its settings, with these overrides."""
+    shutil.copytree(settings.warehouse_home, home)
+    return settings.model_copy(update={"warehouse_home": home, **overrides})
 
 
 def change_products(settings: Settings, day: int) -> None:

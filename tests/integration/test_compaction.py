@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -20,8 +19,7 @@ from ingestion.replay import replay
 from ingestion.run import ingest
 from ingestion.schema import tables
 from ingestion.versions import loads_sql
-from tests.conftest import MakeSettings
-from tests.integration.landed_home import NOWHERE, change_products, drop_reference, query
+from tests.integration.landed_home import NOWHERE, change_products, copy_home, query
 from warehouse.cli import app as commands
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import LoadIncomplete
@@ -32,12 +30,9 @@ CURRENT = "select * exclude (_dlt_load_id) from raw_oltp.product order by all"
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings) -> Settings:
+def filled(tmp_path_factory: pytest.TempPathFactory, landed_reference: Settings) -> Settings:
     """A home whose products landed in five loads, to be copied."""
-    home = tmp_path_factory.mktemp("filled") / "home"
-    settings = make_settings(home, lake_uri=None, drops_uri=None, drops_settle_seconds=0)
-    drop_reference(settings)
-    ingest(settings, NOWHERE, run_id="reference", sources=("files",))
+    settings = copy_home(landed_reference, tmp_path_factory.mktemp("filled") / "home")
     for day in range(4):
         change_products(settings, day)
         ingest(settings, NOWHERE, run_id=f"day{day}", sources=("files",))
@@ -46,9 +41,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings
 
 @pytest.fixture
 def settings(tmp_path: Path, filled: Settings) -> Settings:
-    home = tmp_path / "home"
-    shutil.copytree(filled.warehouse_home, home)
-    return filled.model_copy(update={"warehouse_home": home})
+    return copy_home(filled, tmp_path / "home")
 
 
 def loads(settings: Settings) -> list[str]:

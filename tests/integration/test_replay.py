@@ -18,8 +18,7 @@ from ingestion.raw import raw_table_names
 from ingestion.replay import SUFFIX, replay
 from ingestion.run import ingest
 from ingestion.schema import all_tables
-from tests.conftest import MakeSettings
-from tests.integration.landed_home import NOWHERE, change_products, drop_reference, query
+from tests.integration.landed_home import NOWHERE, change_products, copy_home, drop_reference, query
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
 from warehouse.core.paths import Home
@@ -29,12 +28,9 @@ COLUMNS = "select table_schema, table_name, column_name, data_type from informat
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings) -> Settings:
+def filled(tmp_path_factory: pytest.TempPathFactory, landed_reference: Settings) -> Settings:
     """A home into which the reference data landed, and three times changed products, to be copied."""
-    home = tmp_path_factory.mktemp("filled") / "home"
-    settings = make_settings(home, lake_uri=None, drops_uri=None, drops_settle_seconds=0)
-    drop_reference(settings)
-    ingest(settings, NOWHERE, run_id="reference", sources=("files",))
+    settings = copy_home(landed_reference, tmp_path_factory.mktemp("filled") / "home")
     for day in range(3):
         change_products(settings, day)
         ingest(settings, NOWHERE, run_id=f"day{day}", sources=("files",))
@@ -43,9 +39,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings
 
 @pytest.fixture
 def settings(tmp_path: Path, filled: Settings) -> Settings:
-    home = tmp_path / "home"
-    shutil.copytree(filled.warehouse_home, home)
-    return filled.model_copy(update={"warehouse_home": home})
+    return copy_home(filled, tmp_path / "home")
 
 
 def contents(settings: Settings) -> dict[str, list[Any]]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from ingestion.run import ingest
-from tests.conftest import MakeSettings
-from tests.integration.landed_home import NOWHERE, drop_reference, query
-from tests.security.test_erasure import AMOUNTS, SUBJECT, Landed, check_gone, found
+from tests.integration.landed_home import query
+from tests.security.test_erasure import AMOUNTS, SUBJECT, Landed, check_gone, found, landed_copy
 from warehouse import backup as backup_module
 from warehouse.backup import back_up, restore
 from warehouse.cli import context
@@ -24,24 +21,12 @@ from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
 from warehouse.erasure import ErasureIncomplete, erase, run
 from warehouse.privacy.holds import add_hold, holds, release_hold
-from warehouse.privacy.needles import subject_needles
 from warehouse.privacy.vault import UnknownSubject, subject_entries
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings) -> Settings:
-    settings = make_settings(tmp_path_factory.mktemp("landed"))
-    drop_reference(settings)
-    ingest(settings, NOWHERE, run_id="first", sources=("files",))
-    return settings
-
-
 @pytest.fixture
-def landed(base: Settings, tmp_path: Path) -> Iterator[Landed]:
-    home = tmp_path / "home"
-    shutil.copytree(base.warehouse_home, home)
-    settings = base.model_copy(update={"warehouse_home": home, "backup_folder": tmp_path / "elsewhere"})
-    yield Landed(settings, subject_needles(settings, SUBJECT).needles, query(settings, AMOUNTS))
+def landed(landed_reference: Settings, tmp_path: Path) -> Landed:
+    return landed_copy(landed_reference, tmp_path / "home", backup_folder=tmp_path / "elsewhere")
 
 
 def inside(landed: Landed, place: Path) -> Any:

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ingestion.run import ingest
 from tests.conftest import MakeSettings, RecordFigure
-from tests.integration.landed_home import NOWHERE, drop_reference, query
+from tests.integration.landed_home import copy_home, query
 from tests.security.few_marts import publish_few_marts
 from warehouse import drill as drilling
 from warehouse import rotation
@@ -37,11 +36,9 @@ UNTOUCHED = ("lake", "keys", "published", "exports", "dlt")
 
 
 @pytest.fixture(scope="module")
-def landed(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def landed(landed_reference: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """The reference data, landed, with a few marts, published."""
-    settings = make_settings(tmp_path_factory.mktemp("drill"), drops_settle_seconds=0)
-    drop_reference(settings)
-    ingest(settings, NOWHERE, run_id="test", sources=("files",))
+    settings = copy_home(landed_reference, tmp_path_factory.mktemp("drill") / "home")
     publish_few_marts(settings)
     return settings
 

@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from typer.testing import CliRunner
 
 from ingestion.replay import replay
 from ingestion.run import ingest
-from tests.conftest import MakeSettings
-from tests.integration.landed_home import NOWHERE, drop_reference, query
+from tests.integration.landed_home import NOWHERE, copy_home, drop_reference, query
 from tests.integration.test_readme import shown_commands
 from warehouse.cli import context
 from warehouse.cli.app import app
@@ -60,21 +58,15 @@ AMOUNTS = """
 """
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings) -> Settings:
-    settings = make_settings(tmp_path_factory.mktemp("landed"))
-    drop_reference(settings)
-    ingest(settings, NOWHERE, run_id="first", sources=("files",))
-    return settings
+def landed_copy(base: Settings, home: Path, **overrides: object) -> Landed:
+    """A copy of the landed home, and what is known of the subject before."""
+    settings = copy_home(base, home, **overrides)
+    return Landed(settings, subject_needles(settings, SUBJECT).needles, query(settings, AMOUNTS))
 
 
 @pytest.fixture
-def landed(base: Settings, tmp_path: Path) -> Iterator[Landed]:
-    """A copy of the landed home, and what is known of the subject before."""
-    home = tmp_path / "home"
-    shutil.copytree(base.warehouse_home, home)
-    settings = base.model_copy(update={"warehouse_home": home})
-    yield Landed(settings, subject_needles(settings, SUBJECT).needles, query(settings, AMOUNTS))
+def landed(landed_reference: Settings, tmp_path: Path) -> Landed:
+    return landed_copy(landed_reference, tmp_path / "home")
 
 
 def found(landed: Landed) -> list[str]:

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ingestion.run import ingest
-from tests.conftest import MakeSettings
-from tests.integration.landed_home import NOWHERE, drop_reference
+from tests.integration.landed_home import copy_home
 from tests.security.few_marts import publish_few_marts
 from warehouse import exports, rotation
 from warehouse.cli import context
@@ -32,11 +30,9 @@ class Passed:
 
 
 @pytest.fixture(scope="module")
-def installation(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def installation(landed_reference: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """The reference data, landed, with a few marts, published."""
-    settings = make_settings(tmp_path_factory.mktemp("runbook"), drops_settle_seconds=0)
-    drop_reference(settings)
-    ingest(settings, NOWHERE, run_id="test", sources=("files",))
+    settings = copy_home(landed_reference, tmp_path_factory.mktemp("runbook") / "home")
     publish_few_marts(settings, "create table ops.ops_quarantine as select * exclude (payload) from raw_ops.quarantine")
     return settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ingestion.run import ingest
 from ingestion.schema import all_tables, tables
 from ingestion.versions import loads_sql
 from tests.conftest import MakeSettings
-from tests.integration.landed_home import NOWHERE, drop, drop_reference, query
+from tests.integration.landed_home import NOWHERE, copy_home, drop, drop_reference, query
 from warehouse import refresh, retention
 from warehouse.cli import context
 from warehouse.cli.app import app
@@ -115,20 +115,16 @@ def ten_years(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings) -> Settings:
-    settings = make_settings(tmp_path_factory.mktemp("retained"), drops_settle_seconds=0)
-    drop_reference(settings)
-    ingest(settings, NOWHERE, run_id="reference", sources=("files",))
+def base(tmp_path_factory: pytest.TempPathFactory, landed_reference: Settings) -> Settings:
+    settings = copy_home(landed_reference, tmp_path_factory.mktemp("retained") / "home")
     leave_drops(settings)
     ingest(settings, NOWHERE, run_id="rows", sources=("files",))
     return settings
 
 
 @pytest.fixture
-def landed(base: Settings, tmp_path: Path) -> Iterator[Settings]:
-    home = tmp_path / "home"
-    shutil.copytree(base.warehouse_home, home)
-    yield base.model_copy(update={"warehouse_home": home})
+def landed(base: Settings, tmp_path: Path) -> Settings:
+    return copy_home(base, tmp_path / "home")
 
 
 def present(settings: Settings, name: str) -> dict[str, set[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from ingestion.lake import Lake
 from ingestion.replay import replay
 from ingestion.run import ingest
 from ingestion.schema import all_tables
-from tests.conftest import MakeSettings, RecordFigure
-from tests.integration.landed_home import NOWHERE, drop_reference, query
+from tests.conftest import RecordFigure
+from tests.integration.landed_home import NOWHERE, copy_home, drop_reference, query
 from warehouse import file_keys, rotation
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError
@@ -52,10 +51,9 @@ class Killed(Exception):
 
 
 @pytest.fixture(scope="module")
-def pattern(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The reference data, landed; not to be changed."""
-    settings = make_settings(tmp_path_factory.mktemp("pattern"), drops_settle_seconds=0)
-    land(settings)
+def pattern(landed_reference: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The reference data, landed, and a snapshot; not to be changed."""
+    settings = copy_home(landed_reference, tmp_path_factory.mktemp("pattern") / "home")
     with open_warehouse(settings) as connection:
         connection.execute(SNAPSHOT)
     return settings
@@ -64,27 +62,16 @@ def pattern(make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def landed(pattern: Settings, tmp_path: Path) -> Settings:
     """A copy of it."""
-    shutil.copytree(pattern.warehouse_home, tmp_path / "home")
-    return pattern.model_copy(update={"warehouse_home": tmp_path / "home"})
-
-
-def land(settings: Settings) -> dict[str, int]:
-    """Land the reference data from files; table → rows that were new."""
-    drop_reference(settings)
-    return land_drops(settings)
+    return copy_home(pattern, tmp_path / "home")
 
 
 def land_again(settings: Settings) -> dict[str, int]:
-    """The same rows in other files: in another order, because a file lands once by its content."""
+    """Land the same rows from other files, in another order: a file lands once by its content. Table → new rows."""
     drop_reference(settings)
     for path in (path for path in Home.of(settings).drops.rglob("*") if path.is_file()):
         lines = path.read_text(encoding="utf-8").splitlines()
         head = lines[:1] if path.suffix == ".csv" else []
         path.write_text("\n".join([*head, *reversed(lines[len(head) :])]) + "\n", encoding="utf-8")
-    return land_drops(settings)
-
-
-def land_drops(settings: Settings) -> dict[str, int]:
     report = ingest(settings, NOWHERE, run_id="test", sources=("files",))
     found = {name: counts for item in report.sources for name, counts in item.tables.items()}
     if any(counts.source_rows == 0 for counts in found.values()):
