@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,14 +33,20 @@ REPORT_NAME = "report.json"
 """Beside the data docs of a border: the last report, for the site and `warehouse status`."""
 
 
-def run_landing(settings: Settings, progress: Progress = silent) -> QualityReport:
+def run_landing(
+    settings: Settings, progress: Progress = silent, *, schemas: Collection[str] | None = None
+) -> QualityReport:
     """Check `raw_*`, before anything is built from it.
+
+    Args:
+        schemas: only their tables, where the others are what they were when they passed. Then the data docs and the
+            saved report stay those of the last whole check.
 
     Raises:
         ConfigurationError: there is no warehouse yet, or its key does not fit.
         AlreadyRunning: another process is writing to it.
     """
-    return _run(settings, "landing", progress)
+    return _run(settings, "landing", progress, schemas)
 
 
 def run_publishing(settings: Settings, progress: Progress = silent) -> QualityReport:
@@ -48,7 +54,9 @@ def run_publishing(settings: Settings, progress: Progress = silent) -> QualityRe
     return _run(settings, "publishing", progress)
 
 
-def _run(settings: Settings, border: Border, progress: Progress) -> QualityReport:
+def _run(
+    settings: Settings, border: Border, progress: Progress, schemas: Collection[str] | None = None
+) -> QualityReport:
     started = time.perf_counter()
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.CRITICAL)  # its messages can quote what a query returned
@@ -61,7 +69,13 @@ def _run(settings: Settings, border: Border, progress: Progress) -> QualityRepor
     with open_warehouse(settings, read_only=True) as connection:
         add_macros(connection)
         suites = landing.suites() if border == "landing" else publishing.suites(connection)
-        failed, evaluated = _validate(connection, suites, folder, progress)
+        if schemas is not None:
+            suites = [suite for suite in suites if suite.schema in schemas]
+        context = _context(folder)
+        failed, evaluated = _validate(context, connection, suites, progress)
+    if schemas is None:
+        progress("data docs")
+        _write_docs(context, folder, suites, failed)
     report = QualityReport(
         border=border,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -71,14 +85,17 @@ def _run(settings: Settings, border: Border, progress: Progress) -> QualityRepor
         seconds=time.perf_counter() - started,
         data_docs=folder / "index.html",
     )
-    (folder / REPORT_NAME).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
+    if schemas is None:
+        (folder / REPORT_NAME).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
     return report
 
 
 def _validate(
-    connection: duckdb.DuckDBPyConnection, suites: Sequence[Suite], folder: Path, progress: Progress
+    context: EphemeralDataContext,
+    connection: duckdb.DuckDBPyConnection,
+    suites: Sequence[Suite],
+    progress: Progress,
 ) -> tuple[list[Failure], int]:
-    context = _context(folder)
     existing = {
         f"{schema}.{table}"
         for schema, table in connection.execute(
@@ -97,14 +114,18 @@ def _validate(
             evaluated += 1
             if not result.success:
                 failed.append(_failure(suite, result))
-    progress("data docs")
+    return failed, evaluated
+
+
+def _write_docs(
+    context: EphemeralDataContext, folder: Path, suites: Sequence[Suite], failed: Sequence[Failure]
+) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     context.build_data_docs(site_names=[DOCS_SITE])
     broken = Counter(failure.suite for failure in failed)
     make_self_contained(
         folder, title=f"Expectations: {folder.name}", failed={suite.name: broken[suite.name] for suite in suites}
     )
-    return failed, evaluated
 
 
 def _context(folder: Path) -> EphemeralDataContext:

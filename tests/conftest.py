@@ -19,8 +19,8 @@ from warehouse.core.settings import Settings, load_settings
 from warehouse.privacy.controls import RESULTS_FILE
 
 # how long an example takes says nothing about whether it is right, and machines are shared
-hypothesis.settings.register_profile("default", deadline=None)
-hypothesis.settings.load_profile("default")
+hypothesis.settings.register_profile("sample", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
 
 MakeSettings = Callable[..., Settings]
 RecordFigure = Callable[[str, str, str], None]
@@ -35,6 +35,11 @@ FIGURE = "figure"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`make test-full` gives `--run-slow`."""
     parser.addoption("--run-slow", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`make test` tries some examples of each property, others each time; `make test-full` many."""
+    hypothesis.settings.load_profile("thorough" if config.getoption("--run-slow") else "sample")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

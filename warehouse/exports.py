@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.keys import ensure_file_key, file_key
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
+from warehouse.core.replace import TableName
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.privacy.audit import record
 from warehouse.privacy.holds import restricted
@@ -84,8 +86,14 @@ def classified(settings: Settings) -> list[Relation]:
         ) from None
 
 
-def export_role(settings: Settings, name: str, progress: Progress = silent) -> ExportReport:
+def export_role(
+    settings: Settings, name: str, progress: Progress = silent, *, only: Collection[TableName] | None = None
+) -> ExportReport:
     """Make a role's export from the published copy, and put it in place of the old one.
+
+    Args:
+        only: these tables, in a copy of the old export: of the one that :func:`current_exports` named before they
+            changed. What the old ones held is left in the file.
 
     Raises:
         ConfigurationError: there is no such role, nothing is published, or no column has a class.
@@ -102,10 +110,16 @@ def export_role(settings: Settings, name: str, progress: Progress = silent) -> E
         new = target.with_name(target.name + ".new")
         new.unlink(missing_ok=True)
         try:
+            if only is not None:
+                shutil.copy(target, new)
             with open_published(settings, locked_down=False) as connection:
                 attach(connection, new, _NEW, file_key(settings, key_name(name)))
                 copy = _Copy(connection, policy, role, _restrict(connection, settings))
                 for schema, table, columns in _published(connection):
+                    if only is not None:
+                        if (schema, table) not in only:
+                            continue
+                        connection.execute(f'drop table if exists {_NEW}."{schema}"."{table}"')
                     progress(f"{name}: {schema}.{table}")
                     copy.table(known.get((schema, table), Relation(schema, table, {})), columns)
                 connection.execute(f"create schema if not exists {_NEW}.public")
@@ -134,9 +148,26 @@ def export_role(settings: Settings, name: str, progress: Progress = silent) -> E
     return ExportReport(name, copy.rows, copy.plain, copy.masked, copy.left_out, target.stat().st_size, seconds)
 
 
-def export_configured(settings: Settings, progress: Progress = silent) -> list[ExportReport]:
-    """Make the exports of ROLE_EXPORTS, after a publish."""
-    return [export_role(settings, name, progress) for name in settings.role_exports.split(",") if name]
+def export_configured(
+    settings: Settings, progress: Progress = silent, *, only: Collection[TableName] = (), current: Collection[str] = ()
+) -> list[ExportReport]:
+    """Make the exports of ROLE_EXPORTS after a publish; in those that were `current` before it, `only` these tables."""
+    return [
+        export_role(settings, name, progress, only=only if name in current else None)
+        for name in settings.role_exports.split(",")
+        if name
+    ]
+
+
+def current_exports(settings: Settings) -> set[str]:
+    """The roles whose exports are of what is published now, under the roles, classes and holds of now."""
+    return {name for name in settings.role_exports.split(",") if name and _is_current(settings, name)}
+
+
+def _is_current(settings: Settings, name: str) -> bool:
+    export = Home.of(settings).role_export(name)
+    stamp = export.with_suffix(".stamp")
+    return export.exists() and stamp.exists() and stamp.read_text() == _stamp(settings)
 
 
 def remove_exports(settings: Settings) -> int:
@@ -178,8 +209,7 @@ def open_export(settings: Settings, name: str, progress: Progress = silent) -> I
     """
     home = Home.of(settings)
     load_policy().role(name)
-    stamp = home.role_export(name).with_suffix(".stamp")
-    if not home.role_export(name).exists() or not stamp.exists() or stamp.read_text() != _stamp(settings):
+    if not _is_current(settings, name):
         export_role(settings, name, progress)
     connection = blank_connection(settings)
     try:

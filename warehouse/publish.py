@@ -26,12 +26,15 @@ from warehouse.core.errors import ConfigurationError, LoadIncomplete, WarehouseE
 from warehouse.core.keys import file_key
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
-from warehouse.core.replace import TableName, read_as, replace_tables
+from warehouse.core.replace import TableName, read_as, replace_table, replace_tables
 from warehouse.core.settings import CATALOG, Settings
 
 PUBLISHED_SCHEMAS = ("public", "features", "ops")
 PUBLISHED_BOOKKEEPING = ("load_manifest", "run_steps")
 """Of `raw_ops`: what was loaded and run, for `warehouse status`. Not `quarantine`, which holds payloads."""
+
+ACCOUNTS = ("ops", "raw_ops")
+"""Schemas of what every run adds to, even one that finds nothing new."""
 
 _NEW = "published_new"
 
@@ -124,6 +127,30 @@ def publish_tables(settings: Settings, changed: Collection[TableName]) -> int:
             connection.execute("use memory.main")
             connection.execute(f"detach {_NEW}")
     return done["tables"]
+
+
+def publish_accounts(settings: Settings) -> list[TableName]:
+    """Publish the accounts of loads and runs anew, where nothing else is: ask :func:`is_current` before they change.
+
+    They hold nothing of a person, so what is left of the old ones in the file need not be overwritten.
+
+    Returns:
+        What was written anew, in a copy of the published file that has taken its place.
+
+    Raises:
+        WarehouseError: the copy could not be written. The published one is as it was.
+    """
+    target = Home.of(settings).published
+    with _swapped_in(target) as new:
+        shutil.copy(target, new)
+        with open_warehouse(settings, read_only=True, memory_limit=settings.memory_limit) as connection:
+            attach(connection, new, _NEW, file_key(settings, "published"))
+            accounts = [name for name in _publishable(connection) if name[0] in ACCOUNTS]
+            for name in accounts:
+                replace_table(connection, _NEW, name, partial(_from_warehouse, name))
+            connection.execute("use memory.main")
+            connection.execute(f"detach {_NEW}")
+    return accounts
 
 
 @contextmanager

@@ -1,12 +1,15 @@
 """The sequence, under one lock: sources → landing → expectations → freshness → build → expectations → publish → site.
 
 Each step is timed and recorded. A failing step ends the run; what readers see is still the copy published before.
+Where nothing landed, and nothing that models or expectations are made of has changed since the copy that readers have,
+only the accounts of the runs themselves are checked, built and published again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Any
 
 from expectations import QualityReport, run_landing, run_publishing
@@ -20,12 +23,13 @@ from warehouse.core.errors import QualityFailure, WarehouseError
 from warehouse.core.locks import writer_lock
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
+from warehouse.core.replace import TableName
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.dbt import run_dbt
 from warehouse.deleted_rows import deletions_would_crowd_build
-from warehouse.exports import export_configured
+from warehouse.exports import current_exports, export_configured
 from warehouse.privacy import access_audit
-from warehouse.publish import publish
+from warehouse.publish import ACCOUNTS, is_current, publish, publish_accounts
 from warehouse.report import RunReport, store_steps
 from warehouse.retention import rewrite_if_due
 from warehouse.site import build_site
@@ -34,6 +38,11 @@ _SOURCE_OF: dict[str, SourceName] = {"postgres": "oltp", "mongodb": "mongodb", "
 """Embedded server → the source it is."""
 
 MODEL_FOLDERS = ("models", "macros", "seeds", "snapshots", "tests/dbt")
+CHECK_FOLDERS = ("expectations", "ingestion/sources")
+"""What the expectations of both borders are made of."""
+
+BuildState = dict[str, str | None]
+"""What a build was made of: its newest load, digests of models and checks, the target."""
 
 
 def refresh(settings: Settings, *, full: bool = False, progress: Progress = silent) -> RunReport:
@@ -88,22 +97,26 @@ def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progr
         detail.update(landed.to_dict())
     with open_warehouse(settings) as connection:
         access_audit.land_own(connection, settings)
+    state = _build_state(settings)
+    unchanged = not full and landed.landed_rows == 0 and _saved_state(settings) == state
+    settled = unchanged and is_current(settings)  # what readers have has passed all that follows
     with report.step("landing expectations") as detail:
-        _demand(run_landing(settings, progress=_named("landing expectations", progress)), detail)
+        schemas = _only_accounts(detail) if settled else None
+        quality = run_landing(settings, progress=_named("landing expectations", progress), schemas=schemas)
+        _demand(quality, detail)
     with report.step("freshness") as detail:
         result = run_dbt(settings, ["source", "freshness"], progress=_named("freshness", progress))
         detail.update(result.counts)
 
     with report.step("build") as detail:
-        unchanged = _build(
-            settings, detail, landed_rows=landed.landed_rows, full=full, progress=_named("build", progress)
-        )
+        _build(settings, detail, state, unchanged=unchanged, full=full, progress=_named("build", progress))
     with report.step("publishing expectations") as detail:
-        _demand(run_publishing(settings, progress=_named("publishing expectations", progress)), detail)
+        if settled:
+            _only_accounts(detail)  # which have no expectations at this border
+        else:
+            _demand(run_publishing(settings, progress=_named("publishing expectations", progress)), detail)
     with report.step("publish") as detail:
-        published = publish(settings, _named("publish", progress))
-        detail.update(tables=len(published.tables), rows=sum(published.tables.values()), bytes=published.bytes)
-        detail["exports"] = [item.to_dict() for item in export_configured(settings, _named("publish", progress))]
+        _publish(settings, detail, settled=settled, progress=_named("publish", progress))
     with report.step("site") as detail:
         if not unchanged:
             run_dbt(settings, ["docs", "generate", "--static"], progress=_named("site", progress))
@@ -113,24 +126,30 @@ def _sequence(settings: Settings, report: RunReport, full: bool, progress: Progr
     store_steps(settings, report)
 
 
-def _build(settings: Settings, detail: dict[str, Any], *, landed_rows: int, full: bool, progress: Progress) -> bool:
-    """Run dbt as far as it is needed; returns whether the models were left as they are.
+def _only_accounts(detail: dict[str, Any]) -> Collection[str]:
+    """A step for which nothing is new but the accounts of the runs: the schemas that hold them."""
+    detail.update(status="unchanged", selected=", ".join(ACCOUNTS))
+    return ACCOUNTS
+
+
+def _build(
+    settings: Settings, detail: dict[str, Any], state: BuildState, *, unchanged: bool, full: bool, progress: Progress
+) -> None:
+    """Run dbt as far as it is needed.
 
     Incremental models compare what has landed with what they hold. That the code, a seed or a var has changed they
     cannot see: then everything is rebuilt, as it is after a rebuild that failed half-way, and where the models are too
     large to be changed in place within the memory that a build has.
     """
-    state_file, state = Home.of(settings).build_state, _build_state(settings)
-    built = json.loads(state_file.read_text()) if state_file.exists() else {}
-    if not full and landed_rows == 0 and built == state:
-        # nothing landed and no model changed: only what describes the runs themselves is new
-        detail["status"] = "unchanged"
-        detail["selected"] = "ops"
+    if unchanged:
+        _only_accounts(detail)
         result = run_dbt(settings, ["build", "--select", "path:models/ops"], progress=progress)
     else:
+        built = _saved_state(settings)
         full = full or any(built.get(name) != state[name] for name in ("models", "target"))
         full = full or (settings.dbt_target == "duckdb" and deletions_would_crowd_build(settings))
         detail["mode"] = "full" if full else "incremental"
+        state_file = Home.of(settings).build_state
         state_file.write_text(json.dumps({} if full else built | {"newest_load": None}))
         result = run_dbt(settings, ["build", *(["--full-refresh"] if full else [])], progress=progress)
         classification = classify_compiled(settings)
@@ -142,23 +161,52 @@ def _build(settings: Settings, detail: dict[str, Any], *, landed_rows: int, full
     detail.update(result.counts)
     if result.warned:
         detail["warned"] = result.warned
-    return detail.get("status") == "unchanged"
 
 
-def _build_state(settings: Settings) -> dict[str, str | None]:
-    """The newest load that brought anything, and a digest of everything dbt builds from."""
+def _publish(settings: Settings, detail: dict[str, Any], *, settled: bool, progress: Progress) -> None:
+    current = current_exports(settings) if settled else set()
+    accounts: Collection[TableName] = ()
+    if settled:
+        _only_accounts(detail)
+        accounts = publish_accounts(settings)
+        detail["tables"] = len(accounts)
+    else:
+        published = publish(settings, progress)
+        detail.update(tables=len(published.tables), rows=sum(published.tables.values()), bytes=published.bytes)
+    exports = export_configured(settings, progress, only=accounts, current=current)
+    detail["exports"] = [item.to_dict() for item in exports]
+
+
+def _saved_state(settings: Settings) -> BuildState:
+    """What the last build was made of, or nothing."""
+    file = Home.of(settings).build_state
+    saved: BuildState = json.loads(file.read_text()) if file.exists() else {}
+    return saved
+
+
+def _build_state(settings: Settings) -> BuildState:
+    """The newest load that brought anything, and digests of everything that dbt and the expectations are made of."""
     with open_warehouse(settings, read_only=True) as connection:
         row = connection.execute(
             f"select max(load_id) from {CATALOG}.raw_ops.load_manifest where landed_rows + deleted_rows > 0"
         ).fetchone()
+    return {
+        "newest_load": row[0] if row else None,
+        "models": _digest("dbt_project.yml", *MODEL_FOLDERS),
+        "checks": _digest(*CHECK_FOLDERS),
+        "target": settings.dbt_target,
+    }
+
+
+def _digest(*places: str) -> str:
     digest = hashlib.sha256()
-    files = [PROJECT_ROOT / "dbt_project.yml"]
-    for folder in MODEL_FOLDERS:
-        found = (PROJECT_ROOT / folder).rglob("*")
-        files += sorted(path for path in found if path.suffix in {".sql", ".yml", ".csv", ".md"})
-    for path in files:
-        digest.update(str(path.relative_to(PROJECT_ROOT)).encode() + b"\0" + path.read_bytes())
-    return {"newest_load": row[0] if row else None, "models": digest.hexdigest(), "target": settings.dbt_target}
+    for place in places:
+        folder = PROJECT_ROOT / place
+        found = [folder] if folder.is_file() else sorted(folder.rglob("*"))
+        for path in found:
+            if path.suffix in {".sql", ".yml", ".csv", ".md", ".py"}:
+                digest.update(str(path.relative_to(PROJECT_ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _demand(quality: QualityReport, detail: dict[str, Any]) -> None:

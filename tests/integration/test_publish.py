@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -17,7 +18,7 @@ from warehouse.core.database import open_published, open_warehouse
 from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.settings import PROJECT_ROOT, Settings
-from warehouse.publish import new_copy, publish
+from warehouse.publish import is_current, new_copy, publish, publish_accounts
 
 
 def quiet(_: str) -> None:
@@ -113,6 +114,51 @@ def test_descriptions_of_the_manifest_become_comments(settings: Settings) -> Non
         assert connection.execute("select comment from duckdb_columns() where column_name = 'product_name'").fetchall()[
             0
         ] == ("What it's called.",)
+
+
+def test_where_only_the_accounts_of_runs_are_new_only_they_are_copied(settings: Settings) -> None:
+    with open_warehouse(settings) as connection:
+        connection.execute("create table ops.ops_run_steps as select 'first' as run_id")
+        connection.execute("comment on column ops.ops_run_steps.run_id is 'Which run.'")
+    publish(settings, quiet)
+    with open_published(settings) as reader:
+        rename_product(settings, "Tablet")  # the planted change: had everything been copied, readers would see it
+        with open_warehouse(settings) as connection:
+            connection.execute("insert into ops.ops_run_steps values ('second')")
+        assert publish_accounts(settings) == [
+            ("ops", "ops_run_steps"),
+            ("raw_ops", "load_manifest"),
+            ("raw_ops", "run_steps"),
+        ]
+        assert reader.execute("select * from ops.ops_run_steps").fetchall() == [("first",)]
+    with open_published(settings) as reader:
+        assert reader.execute("select * from ops.ops_run_steps order by all").fetchall() == [("first",), ("second",)]
+        assert products(reader) == ["Laptop"]
+        assert reader.execute("select count(*) from public.fct_sales").fetchall() == [(2,)]
+    assert Home.of(settings).published.stat().st_mode & 0o777 == 0o600
+    assert b"second" not in Home.of(settings).published.read_bytes()
+
+
+def test_a_published_copy_is_current_until_something_is_built_or_changes_its_length(settings: Settings) -> None:
+    state = Home.of(settings).build_state
+    assert not is_current(settings), "nothing is published"
+    state.write_text("{}")
+    publish(settings, quiet)
+    assert is_current(settings)
+    with open_warehouse(settings) as connection:
+        connection.execute("create table public.dim_longer as select 1 as n")
+    assert not is_current(settings), "there is one table more"
+    publish(settings, quiet)
+    with open_warehouse(settings) as connection:
+        connection.execute("insert into public.dim_longer values (2)")
+    assert not is_current(settings), "there is one row more"
+    publish(settings, quiet)
+    assert is_current(settings)
+    later = Home.of(settings).published.stat().st_mtime + 1
+    os.utime(state, (later, later))
+    assert not is_current(settings), "something was built since"
+    state.unlink()
+    assert not is_current(settings), "nobody knows what was built"
 
 
 def test_open_reader_keeps_its_copy_through_a_swap(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -210,11 +211,18 @@ def test_a_second_refresh_moves_nothing_and_the_next_day_only_itself(company: Se
     again = refresh(company)
     ingest = next(step.detail for step in again.steps if step.step == "ingest")
     assert ingest["landed_rows"] == 0
-    assert next(step.status for step in again.steps if step.step == "build") == "unchanged"
+    settled = {"landing expectations", "build", "publishing expectations", "publish"}
+    assert {step.step for step in again.steps if step.status == "unchanged"} == settled
+    known = rows(company, "select distinct run_id from ops.ops_run_steps")
+    assert (before["run_id"],) in known, "the accounts are published all the same"
+    documented = json.loads((Home.of(company).site / "data_docs" / "landing" / "report.json").read_text())
+    assert documented["suites"] > 19, "the data docs stay those of the whole check"
 
     endpoints = servers.resolve(company)
     simulation.advance(company, endpoints, 1)
-    day = next(step.detail for step in refresh(company).steps if step.step == "ingest")
+    moved = refresh(company)
+    assert not any(step.status == "unchanged" for step in moved.steps)
+    day = next(step.detail for step in moved.steps if step.step == "ingest")
     total = sum(table["source_rows"] for source in day["sources"].values() for table in source["tables"].values())
     assert 0 < day["landed_rows"] < total / 2
     test_every_payment_of_both_databases_is_one_sale(company, documents)

@@ -26,7 +26,7 @@ from warehouse.core.errors import ConfigurationError, WarehouseError
 from warehouse.core.keys import create_missing_keys, file_key
 from warehouse.core.paths import Home
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
-from warehouse.exports import export_role, key_name, open_export
+from warehouse.exports import current_exports, export_configured, export_role, key_name, open_export
 from warehouse.privacy.audit import tail, verify
 from warehouse.privacy.roles import ROLES_FILE, Relation, load_policy, relations
 from warehouse.privacy.roles_snowflake import snowflake_ddl
@@ -238,6 +238,23 @@ def test_an_export_follows_the_published_copy(settings: Settings) -> None:
     with open_export(settings, "analyst"):
         pass
     assert path.stat().st_ino != before
+
+
+def test_what_alone_has_changed_is_copied_alone_and_masked_all_the_same(settings: Settings) -> None:
+    export_role(settings, "analyst")
+    with open_export(settings, "analyst") as connection:
+        before = connection.execute("select * from public.fct_sales").fetchall()
+        assert seen(connection, "public.fct_sales", "amount") is not None
+    assert current_exports(settings) == {"analyst"}
+    publish(settings)
+    assert current_exports(settings) == set()
+    (report,) = export_configured(settings, only=[("public", "fct_sales")], current={"analyst"})
+    assert set(report.tables) == {"public.fct_sales"}
+    assert current_exports(settings) == {"analyst"}
+    with open_export(settings, "analyst") as connection:
+        assert connection.execute("select * from public.fct_sales").fetchall() == before
+    (report,) = export_configured(settings, only=[("public", "fct_sales")])
+    assert len(report.tables) > 1, "an export that was not current is made whole"
 
 
 def test_a_column_that_loses_its_class_leaves_the_next_export(settings: Settings, manifest: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ def test_the_refresh_then_builds_every_model_anew(
     make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowded: bool
 ) -> None:
     settings = make_settings(tmp_path / "home")
-    state = {"newest_load": "1", "models": "as they were", "target": "duckdb"}
+    state: refresh_module.BuildState = {"newest_load": "1", "models": "as they were", "target": "duckdb"}
     Home.of(settings).root.mkdir(parents=True, exist_ok=True)
     Home.of(settings).build_state.write_text(json.dumps(state))
     told: list[list[str]] = []
@@ -69,9 +69,8 @@ def test_the_refresh_then_builds_every_model_anew(
         return DbtResult("build")
 
     classified = Classification(relations=1, classes=Counter(public=1), traced=1)
-    monkeypatch.setattr(refresh_module, "_build_state", lambda _: state)
     monkeypatch.setattr(refresh_module, "run_dbt", run_dbt)
     monkeypatch.setattr(refresh_module, "classify_compiled", lambda _: classified)
     monkeypatch.setattr(refresh_module, "deletions_would_crowd_build", lambda _: crowded)
-    refresh_module._build(settings, {}, landed_rows=1, full=False, progress=silent)
+    refresh_module._build(settings, {}, state, unchanged=False, full=False, progress=silent)
     assert told == [["build", "--full-refresh"] if crowded else ["build"]]

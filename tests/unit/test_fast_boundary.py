@@ -11,7 +11,7 @@ import bson
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestion import boundary, schema
@@ -115,7 +115,6 @@ pinned_documents = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150)
 @given(document=pinned_documents)
 def test_by_shape_and_in_general_the_same_lands(
     connection: duckdb.DuckDBPyConnection, document: dict[str, Any]
@@ -197,7 +196,6 @@ def test_a_block_that_is_damaged_or_twisted_loses_nothing() -> None:
         in_stream(good[5][:-1])
 
 
-@settings(max_examples=50)
 @given(moments=st.lists(st.integers(-(10**17), 3 * 10**17), min_size=1, max_size=200))
 def test_a_moment_is_hashed_as_its_cast_would_be(connection: duckdb.DuckDBPyConnection, moments: list[int]) -> None:
     """Another text would be another hash, and every event that has landed would look changed."""
@@ -300,7 +298,6 @@ events = st.builds(
 )
 
 
-@settings(max_examples=200)
 @given(event=events, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
 def test_a_clean_event_lands_verbatim_and_says_the_same(
     connection: duckdb.DuckDBPyConnection, event: dict[str, Any], indent: int | None, ascii_only: bool
@@ -317,7 +314,6 @@ def test_numbers_keep_their_spelling(connection: duckdb.DuckDBPyConnection) -> N
     assert verbatim(connection, text) == text
 
 
-@settings(max_examples=300)
 @given(
     event=events,
     place=st.sampled_from(["key", "attribute", "array", "texts", "scalar", "nested", "twice", "swallowed"]),
