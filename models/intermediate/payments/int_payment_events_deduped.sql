@@ -12,9 +12,10 @@ coalesce(
     || '-' || cast(kafka_offset as {{ type_text() }})
 )
 {%- endset %}
-with
-
-messages as (
+{%- set last_landed -%}
+(select coalesce(max(built.loaded_at), {{ utc('1900-01-01') }}) from {{ this }} as built)
+{%- endset %}
+{%- set whole_messages %}
     select
         kafka_topic,
         kafka_partition,
@@ -57,30 +58,48 @@ messages as (
         produced_at,
         loaded_at
     from {{ ref('stg_stream__payments_transactions') }}
-    where is_known_event_type
-),
-
-positions as (
-    select
-        kafka_topic,
-        kafka_partition,
-        kafka_offset,
-        {{ delivered_event_id | indent(8) }} as event_id,
-        occurred_at,
-        loaded_at
-    from {{ ref('stg_stream__payments_transactions') }}
-    where is_known_event_type
-),
+    where
+        is_known_event_type
+{%- endset %}
+with
 
 {% if is_incremental() -%}
 -- the events of which a delivery has landed since the last run are made again, from all their deliveries
 arrived as (
-    select positions.event_id
-    from positions
-    where positions.loaded_at > (select coalesce(max(built.loaded_at), {{ utc('1900-01-01') }}) from {{ this }} as built)
+    {{- whole_messages }}
+        and loaded_at > {{ last_landed }}
 ),
 
-{% endif -%}
+-- earlier deliveries are few, and found by narrow columns: to read whole messages for that would take five times as long
+earlier as (
+    select
+        kafka_topic,
+        kafka_partition,
+        kafka_offset
+    from {{ ref('stg_stream__payments_transactions') }}
+    where
+        is_known_event_type
+        and loaded_at <= {{ last_landed }}
+        and {{ delivered_event_id | indent(8) }} in (select arrived.event_id from arrived)
+),
+
+delivered_before as (
+    {{- whole_messages }}
+        and (kafka_topic, kafka_partition, kafka_offset) in (
+            select
+                earlier.kafka_topic,
+                earlier.kafka_partition,
+                earlier.kafka_offset
+            from earlier
+        )
+),
+
+events as (
+    select * from arrived
+    union all
+    select * from delivered_before
+),
+
 deliveries as (
     select
         event_id,
@@ -88,19 +107,24 @@ deliveries as (
         kafka_partition,
         kafka_offset,
         occurred_at
-    from positions
-    {% if is_incremental() -%}
-    where event_id in (select arrived.event_id from arrived)
-    {%- endif %}
+    from events
+),
+{%- else -%}
+events as (
+    {{- whole_messages }}
 ),
 
-events as (
-    select messages.*
-    from messages
-    {% if is_incremental() -%}
-    where event_id in (select arrived.event_id from arrived)
-    {%- endif %}
+deliveries as (
+    select
+        {{ delivered_event_id | indent(8) }} as event_id,
+        kafka_topic,
+        kafka_partition,
+        kafka_offset,
+        occurred_at
+    from {{ ref('stg_stream__payments_transactions') }}
+    where is_known_event_type
 ),
+{%- endif %}
 
 -- few events come twice: sorting or keeping all of them for their sake would cost more than everything else here
 repeated as (
