@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from warehouse import servers as embedded
 from warehouse.core.endpoints import Endpoints
 from warehouse.core.keys import create_missing_keys
-from warehouse.core.settings import Settings, load_settings
+from warehouse.core.settings import PROJECT_ROOT, Settings, load_settings
 from warehouse.privacy.controls import RESULTS_FILE
 
 # how long an example takes says nothing about whether it is right, and machines are shared
@@ -48,6 +52,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="slow: `make test-full` (pytest --run-slow) runs it"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """The tests of a file share what they have built, so they stay in one process.
+
+    Files that want a refreshed home, which takes minutes to fill, stay in one, too.
+    """
+    return _ByHome(config, log)
+
+
+class _ByHome(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "refreshed homes" if _wants_refreshed_home(file) else file
+
+
+@cache
+def _wants_refreshed_home(file: str) -> bool:
+    source = (PROJECT_ROOT / file).read_text(encoding="utf-8")
+    return re.search(r"\b(company|reference): Settings\b", source) is not None
 
 
 @pytest.fixture
