@@ -19,6 +19,7 @@ from warehouse.core.database import open_published, open_warehouse
 from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
 from warehouse.examples import run_examples
+from warehouse.privacy.members import IDENTIFYING
 from warehouse.refresh import refresh
 from warehouse.report import last_report
 
@@ -215,6 +216,9 @@ def test_a_second_refresh_moves_nothing_and_the_next_day_only_itself(company: Se
     assert {step.step for step in again.steps if step.status == "unchanged"} == settled
     known = rows(company, "select distinct run_id from ops.ops_run_steps")
     assert (before["run_id"],) in known, "the accounts are published all the same"
+    named = rows(company, "select column_name from information_schema.columns where table_schema in ('ops', 'raw_ops')")
+    assert len(named) > 20
+    assert not {name for (name,) in named} & set(IDENTIFYING), "what is left of old accounts tells of nobody"
     documented = json.loads((Home.of(company).site / "data_docs" / "landing" / "report.json").read_text())
     assert documented["suites"] > 19, "the data docs stay those of the whole check"
 
