@@ -39,7 +39,7 @@ lint: $(READY) profiles.yml ## style, types, import directions, SQL, workflows
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive warehouse ingestion expectations benchmarks
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	WAREHOUSE_HOME=$(CURDIR)/.warehouse $(BIN)/sqlfluff lint --disable-progress-bar models tests/dbt
+	WAREHOUSE_HOME=$(CURDIR)/.warehouse $(BIN)/sqlfluff lint --disable-progress-bar --processes 2 models tests/dbt
 
 audit: $(READY) ## known vulnerabilities of what is installed: asks a service on the network
 	@$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock || \
