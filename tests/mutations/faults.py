@@ -147,8 +147,8 @@ FAULTS = (
     ),
     ModelFault(
         EVENTS,
-        "where is_known_event_type\n),\n\npositions as (",
-        "where true\n),\n\npositions as (",
+        "    where\n        is_known_event_type\n{%- endset %}",
+        "    where\n        true\n{%- endset %}",
         "events of unknown types are let through",
     ),
     ModelFault(

@@ -229,7 +229,7 @@ def test_the_next_build_writes_the_warehouse_anew_once(landed: Settings, monkeyp
     path, before = Home.of(landed).warehouse, contents(landed)
     files = [path.stat().st_ino]
     for _ in range(2):
-        refresh._build(landed, {}, landed_rows=0, full=False, progress=silent)
+        refresh._build(landed, {}, refresh._build_state(landed), unchanged=False, full=False, progress=silent)
         files.append(path.stat().st_ino)
     assert built[0] == "build --full-refresh"
     assert files[0] != files[1] == files[2]
