@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -120,6 +121,30 @@ def test_concurrent_writers_make_one_chain(settings: Settings) -> None:
     assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
     result = verify(settings)
     assert (result.records, result.problems, result.torn) == (100, (), ())
+
+
+def test_of_writers_killed_in_turn_each_takes_over_the_record_before(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many in a row are killed between record and head, the head is never more than one record old."""
+    write_records(settings, 1)
+    append = audit._append
+
+    def killed_before_the_head(home: Home, *given: Any, **named: Any) -> None:
+        head = home.audit_head.read_bytes()
+        append(home, *given, **named)
+        home.audit_head.write_bytes(head)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(audit, "_append", killed_before_the_head)
+        for written in range(2, 5):
+            with pytest.raises(KeyboardInterrupt):
+                write_records(settings, 1)
+            result = verify(settings)
+            assert (result.records, result.problems) == (written, ())
+    write_records(settings, 1)
+    assert verify(settings).intact
 
 
 def test_killed_writers_break_nothing(settings: Settings) -> None:

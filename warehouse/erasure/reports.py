@@ -103,9 +103,17 @@ def _write_anew(
 
 
 def _nodes(settings: Settings) -> dict[str, dict[str, Any]]:
-    path = Home.of(settings).dbt_target / "manifest.json"
-    nodes: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["nodes"]
-    return {name: node for name, node in nodes.items() if node["resource_type"] in {"model", "seed", "snapshot"}}
+    """The manifest's nodes. It has the SQL of what dbt compiled last; what it compiled before that lies beside it."""
+    target = Home.of(settings).dbt_target
+    manifest = json.loads((target / "manifest.json").read_text(encoding="utf-8"))["nodes"]
+    nodes: dict[str, dict[str, Any]] = {
+        name: node for name, node in manifest.items() if node["resource_type"] in {"model", "seed", "snapshot"}
+    }
+    for node in nodes.values():
+        compiled = target / "compiled" / node["package_name"] / node["original_file_path"]
+        if not node.get("compiled_code") and compiled.suffix == ".sql" and compiled.exists():
+            node["compiled_code"] = compiled.read_text(encoding="utf-8")
+    return nodes
 
 
 def _columns(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], list[str]]:

@@ -208,8 +208,6 @@ def introduce_key(settings: Settings, *, actor: Actor) -> None:
             key = Resource("key", AUDIT_KEY)
             entry = event(Activity.KEY_ROTATE, actor=actor, outcome="success", resources=[key])
             _append(home, chain, left, entry, signer, introduces=signers.pending)
-        else:  # the record is there already
-            _save_head(home.audit_head, chain.head, signer)
 
 
 def end_old_key(settings: Settings) -> None:
@@ -429,6 +427,10 @@ def _resume(home: Home, signers: Signers) -> tuple[_Chain, bytes, Signer]:
     if chain.problem:
         raise _broken(chain.problem)
     del chain.torn[known:]
+    if (
+        chain.head != claimed[0]
+    ):  # before the next line: killed again, the head would be two records old
+        _save_head(home.audit_head, chain.head, signer)
     return chain, left, signer
 
 
