@@ -427,9 +427,7 @@ def _resume(home: Home, signers: Signers) -> tuple[_Chain, bytes, Signer]:
     if chain.problem:
         raise _broken(chain.problem)
     del chain.torn[known:]
-    if (
-        chain.head != claimed[0]
-    ):  # before the next line: killed again, the head would be two records old
+    if chain.head != claimed[0]:  # before the next line: killed again, the head would be two records old
         _save_head(home.audit_head, chain.head, signer)
     return chain, left, signer
 
