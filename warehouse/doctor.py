@@ -210,8 +210,8 @@ def _left_behind(home: Home, settings: Settings) -> Iterator[Finding]:
     if home.rewrite_due.exists():
         yield Finding(
             "warning",
-            "models may still hold rows that retention dropped",
-            "run `warehouse refresh`: it builds them anew",
+            "the file may still hold rows that retention or a build has deleted",
+            "run `warehouse refresh`: it writes it anew",
         )
     pending = [*home.dlt.glob("*/normalize/extracted/*/"), *home.dlt.glob("*/load/normalized/*/")]
     if pending:

@@ -26,7 +26,7 @@ from warehouse.core.progress import Progress, silent
 from warehouse.core.replace import TableName
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.dbt import run_dbt
-from warehouse.deleted_rows import reason_to_build_anew
+from warehouse.deleted_rows import deletions_would_crowd_build, is_full_of_gaps
 from warehouse.exports import current_exports, export_configured
 from warehouse.privacy import access_audit
 from warehouse.publish import ACCOUNTS, is_current, publish, publish_accounts
@@ -138,8 +138,8 @@ def _build(
     """Run dbt as far as it is needed.
 
     Incremental models compare what has landed with what they hold. That the code, a seed or a var has changed they
-    cannot see: then everything is rebuilt, as it is after a rebuild that failed half-way, and where what DuckDB keeps
-    of deleted rows is a reason to.
+    cannot see: then everything is rebuilt, as it is after a rebuild that failed half-way, and where the models are too
+    large to be changed in place within the memory that a build has.
     """
     if unchanged:
         _only_accounts(detail)
@@ -147,16 +147,17 @@ def _build(
     else:
         built = _saved_state(settings)
         full = full or any(built.get(name) != state[name] for name in ("models", "target"))
-        if not full and settings.dbt_target == "duckdb" and (reason := reason_to_build_anew(settings)):
-            full, detail["why_full"] = True, reason
+        full = full or (settings.dbt_target == "duckdb" and deletions_would_crowd_build(settings))
         detail["mode"] = "full" if full else "incremental"
         state_file = Home.of(settings).build_state
         state_file.write_text(json.dumps({} if full else built | {"newest_load": None}))
         result = run_dbt(settings, ["build", *(["--full-refresh"] if full else [])], progress=progress)
         classification = classify_compiled(settings)
         classification.demand()
+        if is_full_of_gaps(settings):
+            Home.of(settings).rewrite_due.touch(mode=0o600)
         if rewrite_if_due(settings):
-            progress("the warehouse's file was written anew, without what retention dropped")
+            detail["file"] = "written anew, without the room of deleted rows"
         detail["classified_columns"] = classification.columns
         state_file.write_text(json.dumps(state))
     detail.update(result.counts)

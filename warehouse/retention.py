@@ -241,7 +241,7 @@ def drop_from_warehouse(settings: Settings) -> None:
 
 
 def rewrite_if_due(settings: Settings) -> bool:
-    """After the models were built anew: the warehouse's file, which still has room that dropped rows stood in.
+    """After a build: the warehouse's file anew, which still has room that deleted rows stood in.
 
     Nobody else may hold it. Returns whether there was anything to do.
 

@@ -42,6 +42,7 @@ def blank_connection(
             "autoinstall_known_extensions": "false",
             "temp_directory": str(home.root / "spill"),
             "temp_file_encryption": "true",
+            "max_vacuum_tasks": "0",  # gaps of deleted rows: `warehouse.deleted_rows`
         },
     )
     for extension in ("httpfs", *(("postgres_scanner",) if postgres else ())):
