@@ -130,7 +130,7 @@ class Home:
 
     @property
     def rewrite_due(self) -> Path:
-        """There while the models may still hold, in their tables or in the room they left, what retention dropped."""
+        """There while the file may still hold, in tables or in the room they left, rows that are deleted."""
         return self.root / "rewrite_due"
 
     @property
