@@ -33,9 +33,10 @@ _NODE_EVENTS = {"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshot
 
 @dataclass
 class DbtResult:
-    """What one dbt command did, from run_results.json: counts by status, and the names of what failed."""
+    """What dbt did, from run_results.json: counts by status, the names of what failed, and in how many runs."""
 
     command: str
+    parts: int = 1
     counts: dict[str, int] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)

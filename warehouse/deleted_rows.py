@@ -10,12 +10,15 @@ else that it changes (decision 43). None of our connections does; the file is wr
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
 
 import duckdb
 
 from warehouse.core.database import open_warehouse
+from warehouse.core.errors import WarehouseError
+from warehouse.core.keys import warehouse_key
 from warehouse.core.paths import Home
+from warehouse.core.rewrite import rewrite
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.dbt import build_memory
 
@@ -26,34 +29,57 @@ MAX_GAPS = 0.2
 """Of all rows in the file. A day's deletions take 0.3 %, so this comes every two months."""
 
 
-def deletions_would_crowd_build(settings: Settings) -> bool:
-    """Whether the deletions of an incremental build could take more than :data:`MAX_SHARE` of its memory.
+def remembered_by_table(settings: Settings, changed: Collection[str]) -> dict[str, int]:
+    """Bytes that a build may hold for a table: for those that it changes, and for any that has deleted rows already.
 
-    Which models are incremental is read from the manifest of the last build; without one there is nothing to change.
+    Tables, also of `changed`, are named with their schema.
     """
-    manifest = Home.of(settings).dbt_target / "manifest.json"
-    if not manifest.exists():
-        return False
-    nodes = json.loads(manifest.read_text(encoding="utf-8"))["nodes"].values()
-    incremental = {
-        f"{node['schema']}.{node['alias']}" for node in nodes if node["config"].get("materialized") == "incremental"
-    }
     with open_warehouse(settings, read_only=True) as connection:
-        rows = sum(size for name, size in _tables(connection) if name in incremental)
-        return rows * BYTES_A_ROW > MAX_SHARE * _bytes(connection, build_memory(settings))
+        return {
+            name: rows * BYTES_A_ROW
+            for name, rows in _tables(connection)
+            if name in changed or _alive(connection, name) < rows
+        }
+
+
+def most_remembered(settings: Settings) -> int:
+    """How many bytes of it leave enough memory for a build's own work."""
+    with duckdb.connect() as connection:
+        row = connection.execute("select parse_formatted_bytes(?)", [build_memory(settings)]).fetchone()
+    assert row is not None  # noqa: S101 - an expression is a row
+    return int(MAX_SHARE * row[0])
 
 
 def is_full_of_gaps(settings: Settings) -> bool:
     """Whether more than :data:`MAX_GAPS` of the rows in the warehouse's file are deleted. No column is read for it."""
     with open_warehouse(settings, read_only=True) as connection:
         tables = _tables(connection)
-        alive = 0
-        for name, _ in tables:
-            schema, _, table = name.partition(".")
-            row = connection.execute(f'select count(*) from {CATALOG}."{schema}"."{table}"').fetchone()
-            alive += row[0] if row else 0
-    in_file = sum(size for _, size in tables)
+        alive = sum(_alive(connection, name) for name, _ in tables)
+    in_file = sum(rows for _, rows in tables)
     return in_file - alive > MAX_GAPS * in_file
+
+
+def rewrite_if_due(settings: Settings) -> str | None:
+    """After a build: write the warehouse's file anew where retention asks for it, or it is full of gaps.
+
+    Nobody else may hold it. Returns what was done, in words; None when nothing was due. That gaps could not be closed,
+    on a full disk for example, stops nobody: it is tried again after the next build. What retention asks for must be.
+
+    Raises:
+        WarehouseError: what retention has deleted is still in the file.
+    """
+    home = Home.of(settings)
+    asked = home.rewrite_due.exists()
+    if not asked and not is_full_of_gaps(settings):
+        return None
+    try:
+        rewrite(settings, home.warehouse, warehouse_key(settings), alias=CATALOG)
+    except WarehouseError as error:
+        if asked:
+            raise
+        return f"keeps the room of deleted rows: {error.what}; {error.todo}"
+    home.rewrite_due.unlink(missing_ok=True)
+    return "written anew, without the room of deleted rows"
 
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, int]]:
@@ -65,7 +91,8 @@ def _tables(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, int]]:
     return found
 
 
-def _bytes(connection: duckdb.DuckDBPyConnection, size: str) -> int:
-    row = connection.execute("select parse_formatted_bytes(?)", [size]).fetchone()
-    assert row is not None  # noqa: S101 - an expression is a row
+def _alive(connection: duckdb.DuckDBPyConnection, name: str) -> int:
+    schema, _, table = name.partition(".")
+    row = connection.execute(f'select count(*) from {CATALOG}."{schema}"."{table}"').fetchone()
+    assert row is not None  # noqa: S101 - a count is a row
     return int(row[0])

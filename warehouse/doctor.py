@@ -210,7 +210,7 @@ def _left_behind(home: Home, settings: Settings) -> Iterator[Finding]:
     if home.rewrite_due.exists():
         yield Finding(
             "warning",
-            "the file may still hold rows that retention or a build has deleted",
+            "the file may still hold rows that retention has deleted",
             "run `warehouse refresh`: it writes it anew",
         )
     pending = [*home.dlt.glob("*/normalize/extracted/*/"), *home.dlt.glob("*/load/normalized/*/")]

@@ -16,6 +16,7 @@ from expectations import QualityReport, run_landing, run_publishing
 from ingestion.run import ALL_SOURCES, ingest
 from ingestion.schema import SourceName
 from warehouse import servers, simulation
+from warehouse.build_parts import build_in_parts
 from warehouse.classify import classify_compiled
 from warehouse.core.database import open_warehouse
 from warehouse.core.disk import name_full_disk
@@ -26,12 +27,11 @@ from warehouse.core.progress import Progress, silent
 from warehouse.core.replace import TableName
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.dbt import run_dbt
-from warehouse.deleted_rows import deletions_would_crowd_build, is_full_of_gaps
+from warehouse.deleted_rows import rewrite_if_due
 from warehouse.exports import current_exports, export_configured
 from warehouse.privacy import access_audit
 from warehouse.publish import ACCOUNTS, is_current, publish, publish_accounts
 from warehouse.report import RunReport, store_steps
-from warehouse.retention import rewrite_if_due
 from warehouse.site import build_site
 
 _SOURCE_OF: dict[str, SourceName] = {"postgres": "oltp", "mongodb": "mongodb", "kafka": "stream"}
@@ -138,8 +138,7 @@ def _build(
     """Run dbt as far as it is needed.
 
     Incremental models compare what has landed with what they hold. That the code, a seed or a var has changed they
-    cannot see: then everything is rebuilt, as it is after a rebuild that failed half-way, and where the models are too
-    large to be changed in place within the memory that a build has.
+    cannot see: then everything is rebuilt, as it is after a rebuild that failed half-way.
     """
     if unchanged:
         _only_accounts(detail)
@@ -147,17 +146,18 @@ def _build(
     else:
         built = _saved_state(settings)
         full = full or any(built.get(name) != state[name] for name in ("models", "target"))
-        full = full or (settings.dbt_target == "duckdb" and deletions_would_crowd_build(settings))
         detail["mode"] = "full" if full else "incremental"
         state_file = Home.of(settings).build_state
         state_file.write_text(json.dumps({} if full else built | {"newest_load": None}))
-        result = run_dbt(settings, ["build", *(["--full-refresh"] if full else [])], progress=progress)
+        if full:
+            result = run_dbt(settings, ["build", "--full-refresh"], progress=progress)
+        else:
+            result = build_in_parts(settings, "build", progress=progress)
+            detail["parts"] = result.parts
         classification = classify_compiled(settings)
         classification.demand()
-        if is_full_of_gaps(settings):
-            Home.of(settings).rewrite_due.touch(mode=0o600)
-        if rewrite_if_due(settings):
-            detail["file"] = "written anew, without the room of deleted rows"
+        if rewritten := rewrite_if_due(settings):
+            detail["file"] = rewritten
         detail["classified_columns"] = classification.columns
         state_file.write_text(json.dumps(state))
     detail.update(result.counts)

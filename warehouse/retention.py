@@ -240,22 +240,6 @@ def drop_from_warehouse(settings: Settings) -> None:
     rewrite(settings, home.warehouse, warehouse_key(settings), alias=CATALOG, copy=copy)
 
 
-def rewrite_if_due(settings: Settings) -> bool:
-    """After a build: the warehouse's file anew, which still has room that deleted rows stood in.
-
-    Nobody else may hold it. Returns whether there was anything to do.
-
-    Raises:
-        WarehouseError: it could not be written; the old file stays.
-    """
-    home = Home.of(settings)
-    if not home.rewrite_due.exists():
-        return False
-    rewrite(settings, home.warehouse, warehouse_key(settings), alias=CATALOG)
-    home.rewrite_due.unlink()
-    return True
-
-
 def drop_from_vault(settings: Settings, tables: list[Dropped]) -> None:
     """Values of rows that are gone and keys under which nothing lies any more go; the vault's file is written anew."""
     with open_vault(settings) as vault:

@@ -2,21 +2,27 @@
 
 The landed rows of a company arrive here in three builds, dealt out at random: events before their payment, versions
 months late, rates after the payments they convert, then corrections and deletions. Whatever the incremental builds
-made of that must be, row by row, what a rebuild makes of the same rows, and of the same rows in another order.
+made of that must be, row by row, what a rebuild makes of the same rows, and of the same rows in another order. One of
+them is a build in parts, as those of large companies are.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 
 import duckdb
 import pytest
 
+from warehouse import build_parts
 from warehouse.core.database import open_warehouse
 from warehouse.core.paths import Home
-from warehouse.core.settings import CATALOG, Settings
-from warehouse.dbt import run_dbt
+from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
+from warehouse.dbt import dbt_environment, run_dbt
+from warehouse.deleted_rows import BYTES_A_ROW
 
 RAW = ("raw_oltp", "raw_mongodb", "raw_stream")
 BUILT = ("staging", "intermediate", "public", "ops")
@@ -121,7 +127,7 @@ def copied(company: Settings, tmp_path_factory: pytest.TempPathFactory) -> Setti
 
 @pytest.fixture(scope="module")
 def incremental(copied: Settings) -> Checksums:
-    """What the builds after each wave and after the corrections have made."""
+    """What the builds after each wave and, in parts, after the corrections have made."""
 
     def between(change: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
         with open_warehouse(copied) as connection:
@@ -132,9 +138,22 @@ def incremental(copied: Settings) -> Checksums:
         between(lambda connection, wave=wave: _arrive(connection, wave))
         made = _build(copied, *(["--full-refresh"] if wave == 0 else []))
     between(_correct)
-    corrected = _build(copied)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_parts, "most_remembered", _room_for_a_third)
+        assert len(build_parts.selections(copied)) > 1
+        build_parts.build_in_parts(copied, "run")
+    corrected = checksums(copied)
     assert corrected["public.fct_sales"] != made["public.fct_sales"], "the corrections changed nothing"
     return corrected
+
+
+def _room_for_a_third(settings: Settings) -> int:
+    with open_warehouse(settings, read_only=True) as connection:
+        rows = connection.execute(
+            "select sum(estimated_size) from duckdb_tables() where list_contains(?, schema_name)", [list(BUILT)]
+        ).fetchone()
+    assert rows is not None
+    return int(rows[0]) * BYTES_A_ROW // 3
 
 
 def _rows(settings: Settings, table: str, key: str) -> dict[str, str]:
@@ -171,3 +190,30 @@ def test_only_what_an_arrival_concerns_is_built_again(copied: Settings, incremen
     _build(copied)
     after = _rows(copied, "public.fct_sales", "transaction_key")
     assert len({key for key, version in after.items() if before[key] != version}) == 1
+
+
+def test_parts_together_are_the_whole_build(
+    copied: Settings, incremental: Checksums, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every model, seed, snapshot and test is in exactly one of them."""
+    assert incremental
+    whole = _listed(copied, [])
+    monkeypatch.setattr(build_parts, "most_remembered", _room_for_a_third)
+    parts = [_listed(copied, part) for part in build_parts.selections(copied)]
+    assert len(parts) > 1
+    assert sorted(name for part in parts for name in part) == sorted(whole)
+
+
+def _listed(settings: Settings, selection: list[str]) -> list[str]:
+    """What `dbt build` would run, by dbt's own selection."""
+    # fmt: off
+    command = [
+        sys.executable, "-m", "dbt.cli.main", "--quiet", "ls", "--output", "json", "--output-keys", "unique_id",
+        *(f"--resource-type={kind}" for kind in ("model", "seed", "snapshot", "test", "unit_test")), *selection,
+        "--target", settings.dbt_target, "--target-path", str(Home.of(settings).dbt_target),
+        "--log-path", str(Home.of(settings).logs),
+        "--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT),
+    ]
+    # fmt: on
+    done = subprocess.run(command, env=dbt_environment(settings), capture_output=True, text=True, check=True)
+    return [json.loads(line)["unique_id"] for line in done.stdout.splitlines()]

@@ -35,6 +35,7 @@ from warehouse.core.paths import Home
 from warehouse.core.progress import silent
 from warehouse.core.settings import Settings
 from warehouse.dbt import DbtResult, run_dbt
+from warehouse.deleted_rows import rewrite_if_due
 from warehouse.erasure import erase
 from warehouse.privacy.audit import tail
 from warehouse.privacy.holds import add_hold, release_hold
@@ -225,13 +226,14 @@ def test_the_next_build_writes_the_warehouse_anew_once(landed: Settings, monkeyp
     apply_retention(landed)
     built: list[str] = []
     monkeypatch.setattr(refresh, "run_dbt", lambda *given, **_: built.append(" ".join(given[1])) or DbtResult("build"))
+    monkeypatch.setattr(refresh, "build_in_parts", lambda *_, **__: built.append("in parts") or DbtResult("build"))
     monkeypatch.setattr(refresh, "classify_compiled", lambda _: Mock())
     path, before = Home.of(landed).warehouse, contents(landed)
     files = [path.stat().st_ino]
     for _ in range(2):
         refresh._build(landed, {}, refresh._build_state(landed), unchanged=False, full=False, progress=silent)
         files.append(path.stat().st_ino)
-    assert built[0] == "build --full-refresh"
+    assert built == ["build --full-refresh", "in parts"]
     assert files[0] != files[1] == files[2]
     assert contents(landed) == before
     assert not Home.of(landed).rewrite_due.exists()
@@ -487,8 +489,8 @@ def test_models_are_built_without_it(company: Settings, tmp_path: Path, monkeypa
     assert report["raw_mongodb.user_interactions"] > 0
     assert run_landing(settings).failed == ()
     run_dbt(settings, ["build", "--full-refresh", "--exclude-resource-type", "unit_test"])
-    assert retention.rewrite_if_due(settings)
-    assert not retention.rewrite_if_due(settings)
+    assert rewrite_if_due(settings)
+    assert not rewrite_if_due(settings)
     for table in ("fct_feedback", "fct_interaction", "fct_error"):
         assert query(settings, f"select count(*) from public.{table}") == [(0,)]
     assert query(settings, facts) == totals

@@ -1,4 +1,4 @@
-"""Models too large to be changed in place are built anew, files full of gaps written anew; what that stands on."""
+"""What DuckDB keeps of deleted rows: what the rules about it stand on, and files full of gaps written anew."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ import pytest
 import yaml
 
 from tests.conftest import MakeSettings
+from warehouse import deleted_rows
 from warehouse import refresh as refresh_module
 from warehouse.core.database import open_warehouse
+from warehouse.core.errors import WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.progress import silent
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.dbt import DbtResult
-from warehouse.deleted_rows import BYTES_A_ROW, MAX_GAPS, deletions_would_crowd_build, is_full_of_gaps
+from warehouse.deleted_rows import (
+    BYTES_A_ROW,
+    MAX_GAPS,
+    MAX_SHARE,
+    is_full_of_gaps,
+    most_remembered,
+    remembered_by_table,
+    rewrite_if_due,
+)
 from warehouse.privacy.classification import Classification
 
 ROWS = 1_000_000
 
 
-@pytest.mark.parametrize(
-    ("materialized", "memory", "crowded"),
-    [("incremental", "24MB", True), ("incremental", "64MB", False), ("table", "24MB", False)],
-)
-def test_only_incremental_models_beyond_the_memory_crowd_a_build(
-    make_settings: MakeSettings, tmp_path: Path, materialized: str, memory: str, crowded: bool
+def test_what_a_build_may_remember_is_that_of_changed_tables_and_of_those_with_deleted_rows(
+    make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    settings = make_settings(tmp_path / "home", warehouse_memory=memory)
+    settings = make_settings(tmp_path / "home", warehouse_memory="64MB")
     with open_warehouse(settings) as connection:
-        connection.execute(f"create schema {CATALOG}.public")
-        connection.execute(f"create table {CATALOG}.public.fct as select range as number from range({ROWS})")
-    assert not deletions_would_crowd_build(settings)  # nothing was built yet
-    node = {"schema": "public", "alias": "fct", "config": {"materialized": materialized}}
-    target = Home.of(settings).dbt_target
-    target.mkdir(parents=True)
-    (target / "manifest.json").write_text(json.dumps({"nodes": {"model.payments.fct": node}}))
-    assert deletions_would_crowd_build(settings) is crowded
+        for name in ("fct", "dim", "raw"):
+            connection.execute(f"create table {CATALOG}.main.{name} as select range as number from range(5000)")
+        connection.execute(f"delete from {CATALOG}.main.raw where number = 7")
+    expected = {"main.fct": 5000 * BYTES_A_ROW, "main.raw": 5000 * BYTES_A_ROW}
+    assert remembered_by_table(settings, {"main.fct", "main.not_built_yet"}) == expected
+    assert most_remembered(settings) == MAX_SHARE * 64_000_000
 
 
 def test_duckdb_remembers_as_much_as_the_rule_says(tmp_path: Path) -> None:
@@ -97,29 +101,38 @@ def test_a_file_full_of_gaps_is_written_anew_after_the_build(
     assert rows == (ROWS - round(share * 100) * ROWS // 100,)
 
 
-@pytest.mark.parametrize("crowded", [True, False])
-def test_the_refresh_then_builds_every_model_anew(
-    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowded: bool
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_file_that_cannot_be_written_anew_stops_only_what_retention_asked_for(
+    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
     settings = make_settings(tmp_path / "home")
-    monkeypatch.setattr(refresh_module, "deletions_would_crowd_build", lambda _: crowded)
-    monkeypatch.setattr(refresh_module, "is_full_of_gaps", lambda _: False)
-    assert _build(settings, monkeypatch) == [["build", "--full-refresh"] if crowded else ["build"]]
+    with open_warehouse(settings) as connection:
+        connection.execute(f"create table {CATALOG}.fct as select range as number from range({ROWS})")
+        connection.execute(f"checkpoint {CATALOG}")
+        connection.execute(f"delete from {CATALOG}.fct where number % 2 = 0")
+    if asked:
+        Home.of(settings).rewrite_due.touch()
+
+    def fails(*_: object, **__: object) -> None:
+        raise WarehouseError("warehouse.duckdb could not be written anew (IOException)", todo="free some space")
+
+    monkeypatch.setattr(deleted_rows, "rewrite", fails)
+    if asked:
+        with pytest.raises(WarehouseError):
+            rewrite_if_due(settings)
+    else:
+        said = rewrite_if_due(settings)
+        assert said is not None
+        assert "could not be written anew (IOException); free some space" in said
+    assert Home.of(settings).rewrite_due.exists() is asked  # the next build tries again
+    assert is_full_of_gaps(settings)
 
 
-def _build(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The build of a refresh, without dbt: what dbt was told."""
+def _build(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The build of a refresh, without dbt."""
     state: refresh_module.BuildState = {"newest_load": "1", "models": "as they were", "target": "duckdb"}
-    Home.of(settings).root.mkdir(parents=True, exist_ok=True)
     Home.of(settings).build_state.write_text(json.dumps(state))
-    told: list[list[str]] = []
-
-    def run_dbt(_: Settings, arguments: list[str], **__: object) -> DbtResult:
-        told.append(arguments)
-        return DbtResult("build")
-
     classified = Classification(relations=1, classes=Counter(public=1), traced=1)
-    monkeypatch.setattr(refresh_module, "run_dbt", run_dbt)
+    monkeypatch.setattr(refresh_module, "build_in_parts", lambda *_, **__: DbtResult("build"))
     monkeypatch.setattr(refresh_module, "classify_compiled", lambda _: classified)
     refresh_module._build(settings, {}, state, unchanged=False, full=False, progress=silent)
-    return told

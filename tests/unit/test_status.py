@@ -172,7 +172,7 @@ def test_what_killed_runs_leave_behind(settings: Settings, project: Path) -> Non
     new_copy(home.published).touch()
     home.rewrite_due.touch()
     found = problems(examine(settings, project))
-    assert "the file may still hold rows that retention or a build has deleted" in found
+    assert "the file may still hold rows that retention has deleted" in found
     assert "a publish was interrupted" in found
     assert "2 packages were extracted and not loaded" in found
 

@@ -100,6 +100,31 @@ window_days as (
     {%- endfor %}
 ),
 
+changed_days as (
+    select changed.day_of_moment
+    from changed
+    where changed.day_of_moment is not null
+    union
+    select changed.counted_day_of_moment
+    from changed
+    where changed.counted_day_of_moment is not null
+),
+
+-- those who may see a changed one, and those whom they see: joined by member below, which all payments need not be
+nearby as (
+    select converted.*
+    from converted
+    where
+        converted.day_of_moment in (
+            {%- for sign in ['', '-'] %}
+            select cast({{ dbt.dateadd('day', sign ~ 'window_days.days', 'changed_days.day_of_moment') }} as date)
+            from changed_days
+            cross join window_days
+            {{ 'union' if not loop.last }}
+            {%- endfor %}
+        )
+),
+
 -- whose payments of which days may see a changed one, as it is or as it was
 {%- for member, column in members.items() %}
 changed_{{ member }}_days as (
@@ -124,19 +149,19 @@ recounted_keys as (
 
     union
 
-    select converted.transaction_key
-    from converted
+    select nearby.transaction_key
+    from nearby
     inner join changed_{{ member }}_days as changed_days
         on
-            converted.{{ column }} = changed_days.member_id
-            and converted.day_of_moment = changed_days.day_of_moment
+            nearby.{{ column }} = changed_days.member_id
+            and nearby.day_of_moment = changed_days.day_of_moment
     {%- endfor %}
 ),
 
 recounted as (
-    select converted.*
-    from converted
-    inner join recounted_keys on converted.transaction_key = recounted_keys.transaction_key
+    select nearby.*
+    from nearby
+    inner join recounted_keys on nearby.transaction_key = recounted_keys.transaction_key
 ),
 
 -- and what those see
@@ -152,15 +177,15 @@ recounted as (
 
 {{ member }}_payments as (
     select
-        converted.transaction_key,
-        converted.{{ column }},
-        converted.amount_reporting,
-        converted.moment
-    from converted
+        nearby.transaction_key,
+        nearby.{{ column }},
+        nearby.amount_reporting,
+        nearby.moment
+    from nearby
     inner join {{ member }}_days as days
         on
-            converted.{{ column }} = days.member_id
-            and converted.day_of_moment = days.day_of_moment
+            nearby.{{ column }} = days.member_id
+            and nearby.day_of_moment = days.day_of_moment
 ),
 
 {% endfor -%}
