@@ -38,7 +38,7 @@ from warehouse.core.errors import ConfigurationError
 from warehouse.core.keys import file_key, warehouse_key
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
-from warehouse.core.rewrite import copy_tables, rewrite
+from warehouse.core.rewrite import RowsOf, rewrite
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.privacy.holds import held_subjects
 from warehouse.privacy.subjects import canonical_sql
@@ -222,22 +222,18 @@ def drop_from_warehouse(settings: Settings) -> None:
     home.build_state.unlink(missing_ok=True)  # first: killed from here on, a build too many is all that comes of it
     home.rewrite_due.touch(mode=0o600)
 
-    def copy(connection: duckdb.DuckDBPyConnection) -> None:
+    def prepare(connection: duckdb.DuckDBPyConnection) -> RowsOf:
         install(connection, token_key(settings))
         expired = {
             (table.raw_schema, name): expired_sql(connection, table)
             for table, _ in _retained()
             for name in raw_table_names(table)
         }
-        copy_tables(
-            connection,
-            CATALOG,
-            lambda schema, table: (
-                f'select * from {CATALOG}."{schema}"."{table}" where not {expired.get((schema, table)) or "false"}'
-            ),
+        return lambda schema, table: (
+            f'select * from {CATALOG}."{schema}"."{table}" where not {expired.get((schema, table)) or "false"}'
         )
 
-    rewrite(settings, home.warehouse, warehouse_key(settings), alias=CATALOG, copy=copy)
+    rewrite(settings, home.warehouse, warehouse_key(settings), alias=CATALOG, prepare=prepare)
 
 
 def drop_from_vault(settings: Settings, tables: list[Dropped]) -> None:
@@ -251,7 +247,7 @@ def drop_from_vault(settings: Settings, tables: list[Dropped]) -> None:
     if not counts:
         return
 
-    def copy(connection: duckdb.DuckDBPyConnection) -> None:
+    def prepare(connection: duckdb.DuckDBPyConnection) -> RowsOf:
         _find_left_over(connection, settings)
         entry, key = f"{ALIAS}.main.sealed_entry", f"{ALIAS}.main.subject_key"
         stays = f"select * from {entry} anti join left_over using ({_PLACE})"
@@ -259,9 +255,9 @@ def drop_from_vault(settings: Settings, tables: list[Dropped]) -> None:
             "sealed_entry": stays,
             "subject_key": f"select * from {key} where owner in (select owner from ({stays}))",
         }
-        copy_tables(connection, ALIAS, lambda _, table: selects.get(table) or f'select * from {ALIAS}.main."{table}"')
+        return lambda _, table: selects.get(table) or f'select * from {ALIAS}.main."{table}"'
 
-    rewrite(settings, Home.of(settings).vault, file_key(settings, "vault"), alias=ALIAS, copy=copy)
+    rewrite(settings, Home.of(settings).vault, file_key(settings, "vault"), alias=ALIAS, prepare=prepare)
 
 
 def _find_left_over(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:

@@ -13,10 +13,19 @@ from warehouse.core.errors import WarehouseError
 from warehouse.core.settings import Settings
 
 OLD, NEW = "rewrite_old", "rewrite_new"
-Copy = Callable[[duckdb.DuckDBPyConnection], None]
+RowsOf = Callable[[str, str], str]
+"""Given schema and table, SQL: the rows that go into the new file."""
+Prepare = Callable[[duckdb.DuckDBPyConnection], RowsOf]
+"""Given the connection, with the old database attached: makes temporary tables, or none."""
+
+_ROWS_REMEMBERED = 4_000_000
+"""Of tables read since the old file was opened. DuckDB holds 8 bytes for each where rows were deleted, until it closes
+the file: all of a large company's would be more than memory."""
 
 
-def rewrite(settings: Settings, path: Path, key: str, *, alias: str = OLD, copy: Copy | None = None) -> None:
+def rewrite(
+    settings: Settings, path: Path, key: str, *, alias: str = OLD, prepare: Prepare | None = None
+) -> tuple[int, int]:
     """Write an encrypted database into a new file, which takes the old one's place in one step.
 
     Args:
@@ -24,7 +33,10 @@ def rewrite(settings: Settings, path: Path, key: str, *, alias: str = OLD, copy:
         path: the database. Nobody else may hold it.
         key: of both files.
         alias: what the old one is attached as; its views are bound by this name.
-        copy: fills the new database, attached as `NEW`, from the old one; default: everything as it is.
+        prepare: says which rows of each table stay; default: all.
+
+    Returns:
+        How many tables were copied, and how many rows were left out.
 
     Raises:
         WarehouseError: it could not be written; the old file stays.
@@ -36,10 +48,23 @@ def rewrite(settings: Settings, path: Path, key: str, *, alias: str = OLD, copy:
         attach(connection, path, alias, key)
         connection.execute(f"checkpoint {alias}")  # nothing may be left in a log beside the file
         attach(connection, new, NEW, key)
-        if copy is None:
-            connection.execute(f"copy from database {alias} to {NEW}")
-        else:
-            copy(connection)
+        select = prepare(connection) if prepare else lambda schema, table: f'select * from {alias}."{schema}"."{table}"'
+        connection.execute(f"copy from database {alias} to {NEW} (schema)")
+        tables = connection.execute(
+            "select schema_name, table_name, estimated_size from duckdb_tables() where database_name = $name "
+            "order by all",
+            {"name": alias},
+        ).fetchall()
+        left_out = remembered = 0
+        for schema, table, size in tables:
+            remembered += size
+            if remembered > _ROWS_REMEMBERED:
+                connection.execute(f"detach {alias}")
+                attach(connection, path, alias, key)
+                remembered = size
+            left_out += _copy(
+                connection, f'{alias}."{schema}"."{table}"', f'"{schema}"."{table}"', select(schema, table)
+            )
         connection.execute(f"detach {NEW}")
         connection.execute(f"detach {alias}")
         new.chmod(0o600)
@@ -56,25 +81,14 @@ def rewrite(settings: Settings, path: Path, key: str, *, alias: str = OLD, copy:
     finally:
         connection.close()
         _remove(new)
-
-
-def copy_tables(
-    connection: duckdb.DuckDBPyConnection, alias: str, select: Callable[[str, str], str]
-) -> tuple[int, int]:
-    """Fill the database `NEW` with the tables of `alias`, each with the rows of `select(schema, table)`, SQL.
-
-    Views come along as they are. Returns how many tables were copied and how many rows were left out.
-    """
-    connection.execute(f"copy from database {alias} to {NEW} (schema)")
-    tables = connection.execute(
-        "select schema_name, table_name from duckdb_tables() where database_name = $name order by all", {"name": alias}
-    ).fetchall()
-    left_out = 0
-    for schema, table in tables:
-        before = connection.execute(f'select count(*) from {alias}."{schema}"."{table}"').fetchone()
-        after = connection.execute(f'insert into {NEW}."{schema}"."{table}" {select(schema, table)}').fetchone()
-        left_out += (before or (0,))[0] - (after or (0,))[0]
     return len(tables), left_out
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, old: str, table: str, rows: str) -> int:
+    """Fill one table; returns how many rows were left out."""
+    before = connection.execute(f"select count(*) from {old}").fetchone()
+    after = connection.execute(f"insert into {NEW}.{table} {rows}").fetchone()
+    return int((before or (0,))[0] - (after or (0,))[0])
 
 
 def _remove(new: Path) -> None:

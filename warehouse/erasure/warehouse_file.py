@@ -19,7 +19,7 @@ from warehouse.core.database import open_published, open_warehouse
 from warehouse.core.keys import warehouse_key
 from warehouse.core.paths import Home
 from warehouse.core.replace import RoomNotOverwritten, Select, TableName, read_as, replace_tables
-from warehouse.core.rewrite import copy_tables, rewrite
+from warehouse.core.rewrite import RowsOf, rewrite
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.erasure.plan import Plan, mark_done, pinned_raw
 from warehouse.privacy.members import IDENTIFYING, without_person
@@ -68,9 +68,15 @@ def changed_in_published(settings: Settings, plan: Plan) -> list[TableName]:
 
 
 def _whole_file(settings: Settings, plan: Plan) -> dict[str, int]:
-    copy = _Copy(plan)
-    rewrite(settings, Home.of(settings).warehouse, warehouse_key(settings), alias=CATALOG, copy=copy)
-    return {"tables": copy.tables, "rows_removed": copy.removed}
+    def prepare(connection: duckdb.DuckDBPyConnection) -> RowsOf:
+        fill_ledger_now(connection, plan)
+        edits = Edits(connection, plan)
+        return lambda *name: edits.select(name, read_as(CATALOG, name))
+
+    tables, removed = rewrite(
+        settings, Home.of(settings).warehouse, warehouse_key(settings), alias=CATALOG, prepare=prepare
+    )
+    return {"tables": tables, "rows_removed": removed}
 
 
 def fill_ledger_now(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
@@ -83,21 +89,6 @@ def fill_ledger_now(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
     rows = [["oltp", table, key] for table, keys in plan.owned.items() for key in keys]
     if rows:
         connection.executemany(f"insert into {LEDGER_NOW} (source, table_name, row_key) values (?, ?, ?)", rows)
-
-
-class _Copy:
-    """Fills the new file."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self.tables = self.removed = 0
-
-    def __call__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        fill_ledger_now(connection, self._plan)
-        edits = Edits(connection, self._plan)
-        self.tables, self.removed = copy_tables(
-            connection, CATALOG, lambda *name: edits.select(name, read_as(CATALOG, name))
-        )
 
 
 class Edits:
