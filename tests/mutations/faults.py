@@ -52,6 +52,8 @@ CROSSWALK = "models/intermediate/entities/int_entity_crosswalk.sql"
 SALES = "models/marts/fact/fct_sales.sql"
 FRAUD = "models/marts/fact/fct_fraud.sql"
 LABELS = "models/intermediate/fraud/int_fraud_labels.sql"
+VELOCITY = "models/intermediate/fraud/int_velocity.sql"
+WINDOWS = "macros/modelling/velocity.sql"
 REFUNDS = f"{PAYMENTS}/int_refunds.sql"
 DISPUTES = f"{PAYMENTS}/int_disputes.sql"
 PAYOUTS = f"{PAYMENTS}/int_payouts.sql"
@@ -331,6 +333,25 @@ FAULTS = (
         "cast(coalesce(fee_amount, 0) as {{ type_money() }}) as fee_amount",
         "fee_amount",
         "a payment without a fee has an unknown fee",
+    ),
+    ModelFault(
+        VELOCITY,
+        "{%- for sign in ['', '-'] %}",
+        "{%- for sign in [''] %}",
+        "what is counted again does not see the days before the change",
+    ),
+    ModelFault(
+        VELOCITY,
+        "or converted.{{ column }} is distinct from counted.{{ column }}",
+        "or converted.{{ column }} is null",
+        "who saw a payment with another amount is not counted again",
+    ),
+    ModelFault(
+        WINDOWS,
+        "order by moment\n            range between {{ width }} preceding and 1 preceding\n        ) as payments",
+        "order by moment\n            range between {{ width }} preceding and current row\n        ) as payments",
+        "a payment counts itself",
+        models=("int_velocity",),
     ),
     ModelFault(
         LABELS,
