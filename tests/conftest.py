@@ -66,13 +66,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 class _ByHome(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "refreshed homes" if _wants_refreshed_home(file) else file
+        return _refreshed_home(file) or file
 
 
 @cache
-def _wants_refreshed_home(file: str) -> bool:
+def _refreshed_home(file: str) -> str | None:
     source = (PROJECT_ROOT / file).read_text(encoding="utf-8")
-    return re.search(r"\b(company|reference): Settings\b", source) is not None
+    return next((name for name, asked in _HOMES.items() if asked.search(source)), None)
+
+
+_HOMES = {
+    "planted company": re.compile(r"\bplanted_company: Settings\b"),
+    "refreshed homes": re.compile(r"\b(company|reference): Settings\b"),
+}
+"""A process → how a test asks for what is refreshed in it."""
 
 
 @pytest.fixture

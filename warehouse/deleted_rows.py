@@ -18,11 +18,10 @@ from warehouse.core.database import open_warehouse
 from warehouse.core.errors import WarehouseError
 from warehouse.core.keys import warehouse_key
 from warehouse.core.paths import Home
-from warehouse.core.rewrite import rewrite
+from warehouse.core.rewrite import REMEMBERED_A_ROW, rewrite
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.dbt import build_memory
 
-BYTES_A_ROW = 8
 MAX_SHARE = 0.25
 """Of a build's memory. At half of it, a day upon five million payments ran out."""
 MAX_GAPS = 0.2
@@ -36,7 +35,7 @@ def remembered_by_table(settings: Settings, changed: Collection[str]) -> dict[st
     """
     with open_warehouse(settings, read_only=True) as connection:
         return {
-            name: rows * BYTES_A_ROW
+            name: rows * REMEMBERED_A_ROW
             for name, rows in _tables(connection)
             if name in changed or _alive(connection, name) < rows
         }

@@ -20,9 +20,9 @@ import pytest
 from warehouse import build_parts
 from warehouse.core.database import open_warehouse
 from warehouse.core.paths import Home
+from warehouse.core.rewrite import REMEMBERED_A_ROW
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.dbt import dbt_environment, run_dbt
-from warehouse.deleted_rows import BYTES_A_ROW
 
 RAW = ("raw_oltp", "raw_mongodb", "raw_stream")
 BUILT = ("staging", "intermediate", "public", "ops")
@@ -153,7 +153,7 @@ def _room_for_a_third(settings: Settings) -> int:
             "select sum(estimated_size) from duckdb_tables() where list_contains(?, schema_name)", [list(BUILT)]
         ).fetchone()
     assert rows is not None
-    return int(rows[0]) * BYTES_A_ROW // 3
+    return int(rows[0]) * REMEMBERED_A_ROW // 3
 
 
 def _rows(settings: Settings, table: str, key: str) -> dict[str, str]:

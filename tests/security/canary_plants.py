@@ -19,18 +19,15 @@ from warehouse.core.paths import Home
 from warehouse.core.settings import Settings
 from warehouse.privacy.canaries import CANARIES, free_text, planted
 
+SOURCES = ("oltp", "mongodb", "stream", "files")
 TOPIC = "payments.transactions"
 WHEN = datetime(2024, 1, 20, tzinfo=UTC)
 
 
 def plant_everywhere(settings: Settings, endpoints: Endpoints) -> dict[str, int]:
     """Plant in PostgreSQL, MongoDB, Kafka and dropped files; source → how many forms of how many were planted there."""
-    return {
-        "oltp": _oltp(endpoints),
-        "mongodb": _mongodb(endpoints),
-        "stream": _stream(settings, endpoints),
-        "files": _files(settings),
-    }
+    planted_in = (_oltp(endpoints), _mongodb(endpoints), _stream(settings, endpoints), _files(settings))
+    return dict(zip(SOURCES, planted_in, strict=True))
 
 
 def _typed() -> dict[str, Any]:

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MakeSettings, RecordFigure
-from tests.security.canary_plants import plant_everywhere
-from warehouse import servers, simulation
+from tests.security.canary_plants import SOURCES
 from warehouse.core.database import open_warehouse
 from warehouse.core.settings import PROJECT_ROOT, Settings
 from warehouse.privacy.canaries import CANARIES, ENCODINGS, planted
 from warehouse.privacy.scan import Needle, Scan
 from warehouse.privacy.scan_home import scan_home, tool_pages
 from warehouse.privacy.vault import entries_of, open_vault
-from warehouse.refresh import refresh
-
-SOURCES = ("oltp", "mongodb", "stream", "files")
-
-
-@pytest.fixture(scope="module")
-def planted_company(tmp_path_factory: pytest.TempPathFactory, make_settings: MakeSettings) -> Iterator[Settings]:
-    """A small company whose sources hold every canary, refreshed from nothing."""
-    settings = make_settings(
-        tmp_path_factory.mktemp("canaries"),
-        dataset="company",
-        sim_transactions=1_500,
-        sim_days=30,
-        drops_settle_seconds=0,
-    )
-    try:
-        endpoints = servers.up(settings)
-        simulation.fill(settings, endpoints)
-        assert set(plant_everywhere(settings, endpoints)) == set(SOURCES)
-        refresh(settings, full=True)
-        yield settings
-    except servers.ServerMissing as error:
-        pytest.skip(error.what)
-    finally:
-        servers.down(settings)
 
 
 @pytest.mark.parametrize("how", ENCODINGS)

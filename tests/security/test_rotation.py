@@ -12,6 +12,7 @@ import duckdb
 import pytest
 from pydantic import SecretStr
 
+from ingestion import rekey as rekey_module
 from ingestion.lake import Lake
 from ingestion.replay import replay
 from ingestion.run import ingest
@@ -206,38 +207,35 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, calls:
     monkeypatch.setattr(module, name, dies)
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "calls"),
-    [
-        ("warehouse.rotation", "begin_rotation", 1),
-        ("warehouse.rotation", "settle_all", 1),
-        ("warehouse.rotation", "count_joins", 1),
-        ("ingestion.rekey", "_replace", 1),
-        ("ingestion.rekey", "_replace", 4),
-        ("ingestion.rekey", "write_part", 2),
-        ("ingestion.rekey", "_update", 3),
-        ("warehouse.rotation", "rekey", 1),
-        ("warehouse.rotation", "_rekey_vault", 1),
-        ("warehouse.rotation", "_rekey_snapshots", 1),
-        ("warehouse.rotation", "count_joins", 2),
-        ("warehouse.rotation", "end_rotation", 1),
-        ("warehouse.rotation", "_rebuild", 1),
-    ],
+KILLS = (
+    (rotation, "begin_rotation", 1),
+    (rotation, "settle_all", 1),
+    (rotation, "count_joins", 1),
+    (rekey_module, "_replace", 1),
+    (rekey_module, "write_part", 2),
+    (rekey_module, "_replace", 4),
+    (rekey_module, "_update", 3),
+    (rotation, "rekey", 1),
+    (rotation, "_rekey_vault", 1),
+    (rotation, "_rekey_snapshots", 1),
+    (rotation, "count_joins", 1),
+    (rotation, "end_rotation", 1),
+    (rotation, "_rebuild", 1),
 )
-def test_killed_anywhere_it_is_taken_up(
-    landed: Settings, monkeypatch: pytest.MonkeyPatch, module: str, name: str, calls: int
-) -> None:
-    from importlib import import_module
+"""Each kill meets the rotation that was killed before: module, function, within which call of it."""
 
-    with monkeypatch.context() as patch:
-        killed_after(patch, import_module(module), name, calls)
-        with pytest.raises(Killed):
-            rotate(landed)
-    if name not in {"end_rotation", "_rebuild"}:
-        with pytest.raises(ConfigurationError, match="was interrupted"):
-            tokens.token_key(landed)
-        with pytest.raises(ConfigurationError, match="was interrupted"), writer_lock(landed, "ingest"):
-            pass
+
+def test_killed_anywhere_it_is_taken_up(landed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, calls in KILLS:
+        with monkeypatch.context() as patch:
+            killed_after(patch, module, name, calls)
+            with pytest.raises(Killed):
+                rotate(landed)
+        if name not in {"end_rotation", "_rebuild"}:
+            with pytest.raises(ConfigurationError, match="was interrupted"):
+                tokens.token_key(landed)
+            with pytest.raises(ConfigurationError, match="was interrupted"), writer_lock(landed, "ingest"):
+                pass
     receipt = rotate(landed)
     assert receipt.key == "token_v2"
     assert receipt.broken == 0

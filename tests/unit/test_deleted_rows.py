@@ -17,10 +17,10 @@ from warehouse.core.database import open_warehouse
 from warehouse.core.errors import WarehouseError
 from warehouse.core.paths import Home
 from warehouse.core.progress import silent
+from warehouse.core.rewrite import REMEMBERED_A_ROW
 from warehouse.core.settings import CATALOG, PROJECT_ROOT, Settings
 from warehouse.dbt import DbtResult
 from warehouse.deleted_rows import (
-    BYTES_A_ROW,
     MAX_GAPS,
     MAX_SHARE,
     is_full_of_gaps,
@@ -41,7 +41,7 @@ def test_what_a_build_may_remember_is_that_of_changed_tables_and_of_those_with_d
         for name in ("fct", "dim", "raw"):
             connection.execute(f"create table {CATALOG}.main.{name} as select range as number from range(5000)")
         connection.execute(f"delete from {CATALOG}.main.raw where number = 7")
-    expected = {"main.fct": 5000 * BYTES_A_ROW, "main.raw": 5000 * BYTES_A_ROW}
+    expected = {"main.fct": 5000 * REMEMBERED_A_ROW, "main.raw": 5000 * REMEMBERED_A_ROW}
     assert remembered_by_table(settings, {"main.fct", "main.not_built_yet"}) == expected
     assert most_remembered(settings) == MAX_SHARE * 64_000_000
 
@@ -56,7 +56,7 @@ def test_duckdb_remembers_as_much_as_the_rule_says(tmp_path: Path) -> None:
         connection.execute("select count(*) from fct").fetchall()
         held = connection.execute("select memory_usage_bytes from duckdb_memory() where tag = 'BASE_TABLE'").fetchone()
     assert held is not None
-    assert 0.9 * BYTES_A_ROW < held[0] / ROWS < 1.2 * BYTES_A_ROW
+    assert 0.9 * REMEMBERED_A_ROW < held[0] / ROWS < 1.2 * REMEMBERED_A_ROW
 
 
 @pytest.mark.parametrize("opened", ["by us", "by dbt", "as DuckDB would"])

@@ -50,7 +50,7 @@ def test_what_is_remembered_of_deleted_rows_fills_no_memory(full_of_gaps: Settin
 
 def test_it_would_fill_it_if_the_file_stayed_open(full_of_gaps: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """When this fails, DuckDB has learnt to give the memory back, and files need not be opened anew."""
-    monkeypatch.setattr(rewrite_module, "_ROWS_REMEMBERED", TABLES * ROWS)
+    monkeypatch.setattr(rewrite_module, "_MOST_REMEMBERED", TABLES * ROWS * rewrite_module.REMEMBERED_A_ROW)
     path = Home.of(full_of_gaps).warehouse
     before = path.stat().st_ino
     with pytest.raises(WarehouseError, match="OutOfMemory"):

@@ -18,9 +18,10 @@ RowsOf = Callable[[str, str], str]
 Prepare = Callable[[duckdb.DuckDBPyConnection], RowsOf]
 """Given the connection, with the old database attached: makes temporary tables, or none."""
 
-_ROWS_REMEMBERED = 4_000_000
-"""Of tables read since the old file was opened. DuckDB holds 8 bytes for each where rows were deleted, until it closes
-the file: all of a large company's would be more than memory."""
+REMEMBERED_A_ROW = 8
+"""Bytes that DuckDB holds, until it closes a file, for each row of a table in which rows were deleted."""
+_MOST_REMEMBERED = 32_000_000
+"""Bytes of it, after which the old file is opened again: all of a large company's would be more than memory."""
 
 
 def rewrite(
@@ -57,11 +58,11 @@ def rewrite(
         ).fetchall()
         left_out = remembered = 0
         for schema, table, size in tables:
-            remembered += size
-            if remembered > _ROWS_REMEMBERED:
+            remembered += size * REMEMBERED_A_ROW
+            if remembered > _MOST_REMEMBERED:
                 connection.execute(f"detach {alias}")
                 attach(connection, path, alias, key)
-                remembered = size
+                remembered = size * REMEMBERED_A_ROW
             left_out += _copy(
                 connection, f'{alias}."{schema}"."{table}"', f'"{schema}"."{table}"', select(schema, table)
             )
