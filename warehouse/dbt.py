@@ -53,8 +53,8 @@ def run_dbt(settings: Settings, arguments: Sequence[str], *, progress: Progress 
     home = Home.of(settings)
     # fmt: off
     command = [
-        sys.executable, "-m", "dbt.cli.main", "--log-format", "json", "--log-path", str(home.logs),
-        "--no-use-colors", *arguments,
+        sys.executable, "-m", "dbt.cli.main", "--log-format", "json", "--no-use-colors",
+        "--log-path", str(home.logs), "--log-format-file", "debug", "--no-use-colors-file", *arguments,
         "--target", settings.dbt_target, "--target-path", str(home.dbt_target),
         "--project-dir", str(PROJECT_ROOT), "--profiles-dir", str(PROJECT_ROOT),
     ]
