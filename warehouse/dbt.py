@@ -25,7 +25,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV", "
 _PREFIXES = ("SNOWFLAKE_", "SPARK_", "DBT_")
 """What dbt may see of our environment. A model can read any variable dbt has: POSTGRES_URI is not among them."""
 
-_MOST_MEMORY_MB = 3072
+_MOST_MEMORY_MB = 2800
 """More makes no build faster that was measured; the whole process is to stay below 4 GB."""
 
 _NODE_EVENTS = {"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult", "LogFreshnessResult"}

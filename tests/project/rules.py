@@ -191,6 +191,17 @@ def reports_are_exposed(manifest: Manifest) -> Iterator[str]:
             yield f"{model['name']} has no exposure"
 
 
+def the_catalogue_leads_to_every_fact_and_report(manifest: Manifest) -> Iterator[str]:
+    """The first page of the dbt docs links every fact and report, and each of its links leads to a model."""
+    page = manifest["docs"]["doc.payments_warehouse.__overview__"]["block_contents"]
+    linked = set(re.findall(r"\(#!/model/([\w.]+)\)", page))
+    for model in models(manifest):
+        if layer(model) in {"fact", "reporting"} and model["unique_id"] not in linked:
+            yield f"{model['name']} is not in the catalogue"
+    for name in sorted(linked - manifest["nodes"].keys()):
+        yield f"the catalogue links {name}, which is no model"
+
+
 def sql_has_no_star_or_right_join(manifest: Manifest) -> Iterator[str]:
     """`select *` only from a CTE; every join says its kind; no right joins; `group by` names its columns."""
     for model in models(manifest):
@@ -234,6 +245,7 @@ RULES: list[Rule] = [
     marts_are_contracts,
     sources_tell_their_freshness,
     reports_are_exposed,
+    the_catalogue_leads_to_every_fact_and_report,
     sql_has_no_star_or_right_join,
     no_engine_outside_its_macros,
     *EVALUATOR_RULES,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,13 +57,6 @@ def test_parsing_warns_of_nothing(parsed: tuple[Manifest, str]) -> None:
 def test_the_bus_matrix_is_the_project_s(manifest: Manifest) -> None:
     page = (PROJECT_ROOT / "docs" / "bus-matrix.md").read_text(encoding="utf-8")
     assert page == bus_matrix(manifest).markdown(), "run `warehouse bus-matrix > docs/bus-matrix.md`"
-
-
-def test_the_catalogue_names_every_fact_and_report(manifest: Manifest) -> None:
-    page = manifest["docs"]["doc.payments_warehouse.__overview__"]["block_contents"]
-    linked = set(re.findall(r"\(#!/model/(model\.\w+\.\w+)\)", page))
-    asked = {model["unique_id"] for model in rules.models(manifest) if rules.layer(model) in {"fact", "reporting"}}
-    assert asked <= linked <= manifest["nodes"].keys()
 
 
 def test_the_bus_matrix_knows_roles_and_versions(manifest: Manifest) -> None:
@@ -165,6 +157,16 @@ def break_exposure(manifest: Manifest) -> None:
     manifest["exposures"] = {}
 
 
+def break_catalogue(manifest: Manifest) -> None:
+    page = manifest["docs"]["doc.payments_warehouse.__overview__"]
+    page["block_contents"] = page["block_contents"].replace("(#!/model/model.payments_warehouse.fct_sales)", "()")
+
+
+def break_link(manifest: Manifest) -> None:
+    page = manifest["docs"]["doc.payments_warehouse.__overview__"]
+    page["block_contents"] += "[sales](#!/model/model.payments_warehouse.sales)"
+
+
 def break_join(manifest: Manifest) -> None:
     _model(manifest, "fct_")["raw_code"] += "\njoin elsewhere on true"
 
@@ -193,6 +195,8 @@ BREAKS: list[tuple[rules.Rule, Callable[[Manifest], None]]] = [
     (rules.marts_are_contracts, break_contract),
     (rules.sources_tell_their_freshness, break_freshness),
     (rules.reports_are_exposed, break_exposure),
+    (rules.the_catalogue_leads_to_every_fact_and_report, break_catalogue),
+    (rules.the_catalogue_leads_to_every_fact_and_report, break_link),
     (rules.sql_has_no_star_or_right_join, break_join),
     (rules.sql_has_no_star_or_right_join, break_group_by),
     (rules.no_engine_outside_its_macros, break_engine),

@@ -51,5 +51,5 @@ def test_a_build_takes_no_more_than_half_the_machine(settings: Settings, monkeyp
     monkeypatch.setattr("os.sysconf", pages.__getitem__)
     assert build_memory(settings) == "1024MB"
     pages["SC_PHYS_PAGES"] *= 32
-    assert build_memory(settings) == "3072MB"
+    assert build_memory(settings) == "2800MB"
     assert build_memory(settings.model_copy(update={"warehouse_memory": "8GB"})) == "8GB"

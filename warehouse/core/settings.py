@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     warehouse_memory: str | None = Field(
         None,
         pattern=r"^[1-9][0-9]*(MB|GB)$",
-        description="what DuckDB may hold in memory during a build; unset: 3 GB, or half of a machine with less than 6",
+        description="what DuckDB may hold in memory during a build; unset: 2.8 GB, or half of a small machine",
     )
     snowflake_account: str | None = None
     snowflake_user: str | None = None
