@@ -351,4 +351,23 @@ DELETIONS = (
         "    return entry.is_dir()\n",
         (ATTACKS, "-k", "point_out"),
     ),
+    # seen only where the process ends half-way
+    Deletion(
+        "warehouse/erasure/run.py",
+        "        receipt.steps[name] = step(settings, plan)\n        mark_done(settings, plan, name)\n",
+        "        mark_done(settings, plan, name)\n        receipt.steps[name] = step(settings, plan)\n",
+        (ERASURE, "-k", "interrupted_before_and_after"),
+    ),
+    Deletion(
+        "warehouse/retention.py",
+        "    drop_from_vault(settings, report.tables)\n",
+        "    if gone:\n        drop_from_vault(settings, report.tables)\n",
+        (RETENTION, "-k", "killed_anywhere"),
+    ),
+    Deletion(
+        "warehouse/rotation.py",
+        "        if state.exists():\n",
+        "        if False:\n",
+        (ROTATION, "-k", "killed_anywhere"),
+    ),
 )

@@ -26,8 +26,12 @@ WHEN = datetime(2024, 1, 20, tzinfo=UTC)
 
 def plant_everywhere(settings: Settings, endpoints: Endpoints) -> dict[str, int]:
     """Plant in PostgreSQL, MongoDB, Kafka and dropped files; source → how many forms of how many were planted there."""
-    planted_in = (_oltp(endpoints), _mongodb(endpoints), _stream(settings, endpoints), _files(settings))
-    return dict(zip(SOURCES, planted_in, strict=True))
+    return {
+        "oltp": _oltp(endpoints),
+        "mongodb": _mongodb(endpoints),
+        "stream": _stream(settings, endpoints),
+        "files": _files(settings),
+    }
 
 
 def _typed() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import MakeSettings
-from tests.security.canary_plants import plant_everywhere
+from tests.security.canary_plants import SOURCES, plant_everywhere
 from warehouse import servers, simulation
 from warehouse.core.settings import Settings
 from warehouse.refresh import refresh
@@ -26,7 +26,9 @@ def planted_company(tmp_path_factory: pytest.TempPathFactory, make_settings: Mak
     try:
         endpoints = servers.up(settings)
         simulation.fill(settings, endpoints)
-        assert all(plant_everywhere(settings, endpoints).values())
+        forms = plant_everywhere(settings, endpoints)
+        assert forms.keys() == set(SOURCES)
+        assert all(forms.values())
         refresh(settings, full=True)
         yield settings
     except servers.ServerMissing as error:

@@ -6,7 +6,6 @@ import base64
 import json
 import multiprocessing
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from tests.conftest import MakeSettings, RecordFigure
+from tests.security.kills import Killed, Moment, killed
 from tests.security.test_audit import ACTOR, missed_tamperings, write_records
 from warehouse import file_keys
 from warehouse.cli import context
@@ -206,48 +206,31 @@ def test_a_log_that_is_not_intact_keeps_its_key(settings: Settings) -> None:
     assert verify(settings).intact
 
 
-class Killed(BaseException):
-    """Stands for the process that ends."""
-
-
-def dies(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, *, before: bool = False) -> None:
-    real: Callable[..., Any] = getattr(module, name)
-
-    def killed(*args: Any, **named: Any) -> Any:
-        if not before:
-            real(*args, **named)
-        raise Killed
-
-    monkeypatch.setattr(module, name, killed)
-
-
 @pytest.mark.parametrize("goes_on", [False, True], ids=["at once", "after further records"])
 @pytest.mark.parametrize(
-    ("module", "name", "before"),
+    ("module", "name", "moment"),
     [
-        (audit, "begin_rotation", False),
-        (audit, "_append_bytes", True),
-        (audit, "_append_bytes", False),
-        (audit, "_save_head", False),
-        (file_keys, "retire_pseudonym_key", True),
-        (file_keys, "retire_pseudonym_key", False),
-        (file_keys, "sign_receipts_anew", False),
-        (audit, "end_rotation", True),
-        (audit, "end_rotation", False),
+        (audit, "begin_rotation", "after"),
+        (audit, "_append_bytes", "before"),
+        (audit, "_append_bytes", "after"),
+        (audit, "_save_head", "after"),
+        (file_keys, "retire_pseudonym_key", "before"),
+        (file_keys, "retire_pseudonym_key", "after"),
+        (file_keys, "sign_receipts_anew", "after"),
+        (audit, "end_rotation", "before"),
+        (audit, "end_rotation", "after"),
     ],
 )
 def test_a_killed_rotation_is_taken_up(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, before: bool, goes_on: bool
+    settings: Settings, module: Any, name: str, moment: Moment, goes_on: bool
 ) -> None:
     save_receipt(settings, receipt_of(settings, "CUST001"))
-    with monkeypatch.context() as patch:
-        dies(patch, module, name, before=before)
-        with pytest.raises(Killed):
-            rotate(settings)
+    with killed(module, name, moment):
+        rotate(settings)
     assert verify(settings).problems == ()
     assert len(receipts_of(settings, "CUST001")) == 1
     ended = not (Home.of(settings).keys / "audit.new.key").exists()
-    assert ended is (name == "end_rotation" and not before)
+    assert ended is ((name, moment) == ("end_rotation", "after"))
     if not ended:
         with pytest.raises(ConfigurationError, match="was interrupted"), writer_lock(settings, "erase"):
             pass

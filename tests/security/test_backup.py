@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.integration.landed_home import query
+from tests.security.kills import killed
 from tests.security.test_erasure import AMOUNTS, SUBJECT, Landed, check_gone, found, landed_copy
 from warehouse import backup as backup_module
 from warehouse.backup import back_up, restore
@@ -63,22 +64,14 @@ def test_restoring_what_no_erasure_could_reach_erases_again(landed: Landed, tmp_
     assert not (landed.settings.warehouse_home / "before-restore").exists()
 
 
-def test_killed_the_same_restore_goes_on(landed: Landed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed(BaseException):
-        pass
-
-    def killed(*_: object) -> None:
-        raise Killed
-
+def test_killed_the_same_restore_goes_on(landed: Landed, tmp_path: Path) -> None:
     place = back_up(landed.settings)
     kept = shutil.copytree(place, tmp_path / "tape" / place.name)
     erase(landed.settings, SUBJECT, "DSR-1")
     shutil.rmtree(place)
     shutil.copytree(kept, place)
-    with monkeypatch.context() as patch:
-        patch.setattr(backup_module, "_merge", killed)
-        with pytest.raises(Killed):
-            restore(landed.settings, place.name)
+    with killed(backup_module, "_merge", "before"):
+        restore(landed.settings, place.name)
     assert restore(landed.settings, place.name).erased == 1, "the ledger of what was there before is still known"
     assert found(landed) == []
 

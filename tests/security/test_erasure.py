@@ -8,10 +8,9 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -20,6 +19,7 @@ from ingestion.replay import replay
 from ingestion.run import ingest
 from tests.integration.landed_home import NOWHERE, copy_home, drop_reference, query
 from tests.integration.test_readme import shown_commands
+from tests.security.kills import Moment, killed
 from warehouse.cli import context
 from warehouse.cli.app import app
 from warehouse.core.database import open_warehouse
@@ -138,24 +138,11 @@ def test_neither_replay_nor_a_source_brings_them_back(landed: Landed) -> None:
     assert query(landed.settings, "select transaction_id, _row_hash from raw_oltp.transaction order by all") == before
 
 
-def test_interrupted_before_and_after_every_step_it_goes_on(landed: Landed, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed(BaseException):
-        pass
-
-    def kill(step: Callable[..., Any], moment: str) -> Callable[..., Any]:
-        def killed(*given: Any) -> Any:
-            if moment == "after":
-                step(*given)
-            raise Killed
-
-        return killed
-
+def test_interrupted_before_and_after_every_step_it_goes_on(landed: Landed) -> None:
     for name in STEPS:
-        for moment in ("before", "after"):
-            with monkeypatch.context() as patch:
-                patch.setattr(run, name, kill(getattr(run, name), moment))
-                with pytest.raises(Killed):
-                    erase(landed.settings, SUBJECT, "DSR-1")
+        for moment in get_args(Moment):
+            with killed(run, name, moment):
+                erase(landed.settings, SUBJECT, "DSR-1")
             assert query(landed.settings, AMOUNTS) == landed.amounts, f"{moment} {name}"
     assert erase(landed.settings, SUBJECT, "DSR-1").status == "complete"
     check_gone(landed)

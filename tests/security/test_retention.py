@@ -26,6 +26,7 @@ from ingestion.schema import all_tables, tables
 from ingestion.versions import loads_sql
 from tests.conftest import MakeSettings
 from tests.integration.landed_home import NOWHERE, copy_home, drop, drop_reference, query
+from tests.security.kills import Moment, killed
 from warehouse import refresh, retention
 from warehouse.cli import context
 from warehouse.cli.app import app
@@ -293,11 +294,7 @@ def test_a_cutoff_never_moves_back(landed: Settings, monkeypatch: pytest.MonkeyP
     assert query(landed, "select source, table_name, cutoff from raw_ops.retention_cutoff order by all") == before
 
 
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-KILLS = (
+KILLS: tuple[tuple[str, Moment], ...] = (
     ("record_cutoffs", "after"),
     ("replace_loads", "after"),
     ("drop_from_lake", "before"),
@@ -309,21 +306,11 @@ KILLS = (
 """Each kill meets what the one before left: function of `warehouse.retention`, moment."""
 
 
-def test_killed_anywhere_the_same_call_finishes(landed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(step: Callable[..., Any], moment: str) -> Callable[..., Any]:
-        def killed(*given: Any, **named: Any) -> Any:
-            if moment == "after":
-                step(*given, **named)
-            raise Killed
-
-        return killed
-
+def test_killed_anywhere_the_same_call_finishes(landed: Settings) -> None:
     Home.of(landed).build_state.write_text("{}")
     for name, moment in KILLS:
-        with monkeypatch.context() as patch:
-            patch.setattr(retention, name, kill(getattr(retention, name), moment))
-            with pytest.raises(Killed):
-                apply_retention(landed)
+        with killed(retention, name, moment):
+            apply_retention(landed)
     apply_retention(landed)
     for name in ("PAYOLD1", "PAYOLD2"):
         assert present(landed, name) == NOWHERE_LEFT

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ingestion.run import ingest
 from ingestion.schema import all_tables
 from tests.conftest import RecordFigure
 from tests.integration.landed_home import NOWHERE, copy_home, drop_reference, query
+from tests.security.kills import killed
 from warehouse import file_keys, rotation
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError
@@ -45,10 +45,6 @@ SNAPSHOT = """
     from raw_oltp.customer
 """
 """What dbt keeps of earlier states: no build makes it anew, and an undeclared key may have put tokens there."""
-
-
-class Killed(Exception):
-    """Stands for the process that ends."""
 
 
 @pytest.fixture(scope="module")
@@ -191,22 +187,6 @@ def test_the_receipt_holds_no_token_and_no_key(landed: Settings) -> None:
     assert not any(key in text for key in keys)
 
 
-def killed_after(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, calls: int) -> None:
-    """The process ends within call number `calls` of a function, after what it does."""
-    real: Callable[..., Any] = getattr(module, name)
-    seen = 0
-
-    def dies(*args: Any, **named: Any) -> Any:
-        nonlocal seen
-        seen += 1
-        result = real(*args, **named)
-        if seen == calls:
-            raise Killed
-        return result
-
-    monkeypatch.setattr(module, name, dies)
-
-
 KILLS = (
     (rotation, "begin_rotation", 1),
     (rotation, "settle_all", 1),
@@ -225,12 +205,10 @@ KILLS = (
 """Each kill meets the rotation that was killed before: module, function, within which call of it."""
 
 
-def test_killed_anywhere_it_is_taken_up(landed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name, calls in KILLS:
-        with monkeypatch.context() as patch:
-            killed_after(patch, module, name, calls)
-            with pytest.raises(Killed):
-                rotate(landed)
+def test_killed_anywhere_it_is_taken_up(landed: Settings) -> None:
+    for module, name, call in KILLS:
+        with killed(module, name, call=call):
+            rotate(landed)
         if name not in {"end_rotation", "_rebuild"}:
             with pytest.raises(ConfigurationError, match="was interrupted"):
                 tokens.token_key(landed)
@@ -288,15 +266,11 @@ def test_the_vault_under_a_new_key(landed: Settings) -> None:
     assert [path.name for path in Home.of(landed).vault.parent.iterdir()] == ["vault.duckdb"]
 
 
-@pytest.mark.parametrize(("name", "calls"), [("begin_rotation", 1), ("_sync", 1), ("_sync", 2)])
-def test_a_killed_vault_rotation_is_taken_up(
-    landed: Settings, monkeypatch: pytest.MonkeyPatch, name: str, calls: int
-) -> None:
+@pytest.mark.parametrize(("name", "call"), [("begin_rotation", 1), ("_sync", 1), ("_sync", 2)])
+def test_a_killed_vault_rotation_is_taken_up(landed: Settings, name: str, call: int) -> None:
     rows = vault_rows(landed)
-    with monkeypatch.context() as patch:
-        killed_after(patch, file_keys, name, calls)
-        with pytest.raises(Killed):
-            renew(landed, "vault")
+    with killed(file_keys, name, call=call):
+        renew(landed, "vault")
     renew(landed, "vault")
     assert vault_rows(landed) == rows
     assert [path.name for path in Home.of(landed).vault.parent.iterdir()] == ["vault.duckdb"]
@@ -323,15 +297,11 @@ def test_the_lake_under_a_new_key(landed: Settings) -> None:
             ).fetchall()
 
 
-@pytest.mark.parametrize(("name", "calls"), [("begin_rotation", 1), ("_rewrite", 1), ("_rewrite", 7)])
-def test_a_killed_lake_rotation_is_taken_up(
-    landed: Settings, monkeypatch: pytest.MonkeyPatch, name: str, calls: int
-) -> None:
+@pytest.mark.parametrize(("name", "call"), [("begin_rotation", 1), ("_rewrite", 1), ("_rewrite", 7)])
+def test_a_killed_lake_rotation_is_taken_up(landed: Settings, name: str, call: int) -> None:
     raw = query(landed, CUSTOMERS)
-    with monkeypatch.context() as patch:
-        killed_after(patch, file_keys, name, calls)
-        with pytest.raises(Killed):
-            renew(landed, "lake")
+    with killed(file_keys, name, call=call):
+        renew(landed, "lake")
     with pytest.raises(ConfigurationError, match="was interrupted"), writer_lock(landed, "replay"):
         pass
     renew(landed, "lake")
@@ -340,19 +310,15 @@ def test_a_killed_lake_rotation_is_taken_up(
     assert query(landed, CUSTOMERS) == raw
 
 
-@pytest.mark.parametrize("killed", [None, "begin_rotation", "rotated_warehouse_key"])
-def test_the_writers_database_under_a_new_key(
-    landed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str | None
-) -> None:
+@pytest.mark.parametrize("name", [None, "begin_rotation", "rotated_warehouse_key"])
+def test_the_writers_database_under_a_new_key(landed: Settings, tmp_path: Path, name: str | None) -> None:
     raw, old = query(landed, CUSTOMERS), warehouse_key(landed)
     env_file = tmp_path / ".env"
     env_file.write_text(f"# mine\n{WAREHOUSE_KEY_VARIABLE}={old}\nSIM_DAYS=30\n")
-    if killed:
-        with monkeypatch.context() as patch:
-            killed_after(patch, file_keys, killed, 1)
-            with pytest.raises(Killed):
-                renew(landed, "warehouse", env_file)
-        if killed == "rotated_warehouse_key":  # the next process reads what is in .env now
+    if name:
+        with killed(file_keys, name):
+            renew(landed, "warehouse", env_file)
+        if name == "rotated_warehouse_key":  # the next process reads what is in .env now
             value = env_file.read_text().splitlines()[1].partition("=")[2]
             landed = landed.model_copy(update={"dbt_env_secret_warehouse_key": SecretStr(value)})
     renew(landed, "warehouse", env_file)

@@ -58,11 +58,12 @@ def rewrite(
         ).fetchall()
         left_out = remembered = 0
         for schema, table, size in tables:
-            remembered += size * REMEMBERED_A_ROW
+            of_this = size * REMEMBERED_A_ROW
+            remembered += of_this
             if remembered > _MOST_REMEMBERED:
                 connection.execute(f"detach {alias}")
                 attach(connection, path, alias, key)
-                remembered = size * REMEMBERED_A_ROW
+                remembered = of_this
             left_out += _copy(
                 connection, f'{alias}."{schema}"."{table}"', f'"{schema}"."{table}"', select(schema, table)
             )
