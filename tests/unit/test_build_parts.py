@@ -13,9 +13,10 @@ from warehouse import build_parts
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import QualityFailure
 from warehouse.core.paths import Home
+from warehouse.core.rewrite import REMEMBERED_A_ROW
 from warehouse.core.settings import CATALOG, Settings
 from warehouse.dbt import DbtResult
-from warehouse.deleted_rows import BYTES_A_ROW, MAX_SHARE
+from warehouse.deleted_rows import MAX_SHARE
 
 ROWS = 10_000
 # what each stands on; upper case is made anew by every build, and holds nothing
@@ -68,7 +69,7 @@ def _node(kind: str, name: str, parents: list[str], materialized: str | None) ->
 
 def _with_room_for(settings: Settings, tables: float) -> Settings:
     """With memory enough for what is remembered of so many tables."""
-    megabytes = tables * ROWS * BYTES_A_ROW / MAX_SHARE / 1e6
+    megabytes = tables * ROWS * REMEMBERED_A_ROW / MAX_SHARE / 1e6
     return settings.model_copy(update={"warehouse_memory": f"{megabytes}MB"})
 
 
