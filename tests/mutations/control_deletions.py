@@ -207,7 +207,19 @@ DELETIONS = (
         "ingestion/sources/files/formats.py",
         "_EXPANSION = 200\n",
         "_EXPANSION = 10**9\n",
-        (ATTACKS, "tests/integration/test_file_drops.py", "-k", "bomb"),
+        (ATTACKS, "-k", "bomb and documents"),
+    ),
+    Deletion(
+        "ingestion/sources/files/formats.py",
+        "expanded > _EXPANSION_FREE + _EXPANSION * size or facts.num_rows",
+        "facts.num_rows",
+        (ATTACKS, "-k", "bomb and values"),
+    ),
+    Deletion(
+        "ingestion/sources/files/formats.py",
+        " or facts.num_rows > _ROWS_PER_BYTE * size:",
+        ":",
+        (ATTACKS, "-k", "bomb and rows"),
     ),
     Deletion(
         "ingestion/erasure.py",

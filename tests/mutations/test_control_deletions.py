@@ -96,5 +96,6 @@ def test_the_deletion_of_a_control_is_noticed(copies: SimpleQueue[Path], record_
     assert not not_run
     survived = [(item.file, item.old[:60]) for item, (code, _) in outcomes if code == 0]
     share = 1 - len(survived) / len(DELETIONS)
-    record_figure("deleted controls noticed", f"{share:.1%} of {len(DELETIONS)}", "95 %")
+    named = "".join(f"; not noticed: {file}: {old!r}" for file, old in survived)
+    record_figure("deleted controls noticed", f"{share:.1%} of {len(DELETIONS)}{named}", "95 %")
     assert share >= WANTED, survived

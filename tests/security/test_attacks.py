@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from jinja2 import Environment
 from typer.testing import CliRunner
@@ -286,19 +288,49 @@ def test_a_drop_cannot_point_out_of_its_folder(settings: Settings, tmp_path: Pat
     assert query(settings, "select count(*) from information_schema.tables where table_schema = 'raw_oltp'") > [(5,)]
 
 
-@pytest.mark.parametrize("name", ["zeros.jsonl.gz", "nested.jsonl.gz", "brackets.jsonl.gz", "csv.csv.gz"])
-def test_a_bomb_is_refused_in_bounded_memory(settings: Settings, name: str) -> None:
+DOCUMENT = b'{"_id": {"$oid": "650000000000000000000001"}, "comment": "' + b"x" * 2**20 + b'"}\n'
+"""A document in order: of files made of it, only their size is wrong."""
+
+
+def customers_parquet(rows: int, name: pa.Scalar, *, dictionary: bool) -> bytes:
+    """One customer, ever again. Unpacked, each takes the room of their name, or with a dictionary next to none."""
+    customer = {leaf.name: pa.nulls(rows, pa.string()) for leaf in schema.tables("oltp")["customer"].columns}
+    customer["customer_id"] = pa.repeat(name, rows)
+    sink = pa.BufferOutputStream()
+    whole = {"row_group_size": rows, "max_rows_per_page": rows, "write_batch_size": rows}
+    pq.write_table(pa.table(customer), sink, compression="zstd", use_dictionary=dictionary, **whole)
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("zeros.jsonl.gz", "is UTF-16"),
+        ("nested.jsonl.gz", "is UTF-16"),
+        ("brackets.jsonl.gz", "has a line of more than"),
+        ("header.csv.gz", "lacks the columns"),
+        ("documents.jsonl.gz", "decompresses to far more"),
+        ("documents.jsonl.zst", "decompresses to far more"),
+        ("values.parquet", "decompresses to far more"),
+        ("rows.parquet", "decompresses to far more"),
+    ],
+)
+def test_a_bomb_is_refused_in_bounded_memory(settings: Settings, name: str, reason: str) -> None:
     content = {
         "zeros.jsonl.gz": lambda: gzip.compress(b"\0" * 2**28),
         "nested.jsonl.gz": lambda: gzip.compress(gzip.compress(b"\0" * 2**28)),
         "brackets.jsonl.gz": lambda: gzip.compress(b"[" * 2**27),
-        "csv.csv.gz": lambda: gzip.compress(b"customer_id\n" + b"x" * 2**28),
+        "header.csv.gz": lambda: gzip.compress(b"customer_id\n" + b"x" * 2**28),
+        "documents.jsonl.gz": lambda: gzip.compress(DOCUMENT * 2**8),
+        "documents.jsonl.zst": lambda: pa.compress(DOCUMENT * 2**8, codec="zstd", asbytes=True),
+        "values.parquet": lambda: customers_parquet(2**8, pa.scalar("x" * 2**20), dictionary=False),
+        "rows.parquet": lambda: customers_parquet(2**22, pa.scalar("CUSTOMER1"), dictionary=True),
     }[name]()
     assert len(content) < 2**20
-    place = "oltp/customer" if name.endswith("csv.gz") else "mongodb/customer_feedback"
+    place = "oltp/customer" if name.endswith((".csv.gz", ".parquet")) else "mongodb/customer_feedback"
     path = drop(settings, f"{place}/{name}", content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(LoadIncomplete, match="did not land"):
+    with pytest.raises(LoadIncomplete, match=reason):
         ingest(settings, NOWHERE, run_id="test", sources=("files",))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB: less than a GiB more
     assert path.exists()

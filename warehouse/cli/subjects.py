@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Subject = Annotated[str, typer.Argument(help="The customer's or merchant's id, in either spelling.")]
+Customer = Annotated[str, typer.Argument(help="The customer's id, in either spelling; no shop's.")]
 Ticket = Annotated[str, typer.Option(help="The request's number, like DSR-123.")]
 Role = Annotated[str, typer.Option(help="As whom; roles.yml says who may.")]
 Code = Annotated[
@@ -123,7 +124,7 @@ def export(
 
 
 def erase(
-    subject: Subject,
+    subject: Customer,
     ticket: Ticket,
     code: Code,
     role: Role = "compliance_officer",
