@@ -31,7 +31,7 @@ test-full: lint ## everything there is, the long tests too
 test-security: $(READY) profiles.yml ## the proof of the eight promises, with its figures
 	$(PYTEST) tests/security tests/unit/test_tokens.py tests/unit/test_boundary.py tests/project/test_controls.py
 
-lint: $(READY) profiles.yml ## style, types, import directions, SQL, workflows
+lint: $(READY) profiles.yml ## style, types, import directions, SQL, workflows, that every test can be imported
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -40,6 +40,8 @@ lint: $(READY) profiles.yml ## style, types, import directions, SQL, workflows
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	WAREHOUSE_HOME=$(CURDIR)/.warehouse $(BIN)/sqlfluff lint --disable-progress-bar --processes 2 models tests/dbt
+	@# a test file that cannot be imported fails here, not at the end of the tests
+	@found=$$($(BIN)/python -m pytest --collect-only -qq) || { echo "$$found" >&2; exit 1; }
 
 audit: $(READY) ## known vulnerabilities of what is installed: asks a service on the network
 	@$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock || \
