@@ -380,6 +380,6 @@ DELETIONS = (
         "warehouse/rotation.py",
         "        if state.exists():\n",
         "        if False:\n",
-        (ROTATION, "-k", "killed_anywhere"),
+        (ROTATION, "-k", "before_a_kill"),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.integration.landed_home import NOWHERE, copy_home, drop_reference, qu
 from tests.security.kills import killed
 from warehouse import file_keys, rotation
 from warehouse.core.database import open_warehouse
-from warehouse.core.errors import ConfigurationError
+from warehouse.core.errors import ConfigurationError, LoadIncomplete
 from warehouse.core.keys import WAREHOUSE_KEY_VARIABLE, file_key, warehouse_key
 from warehouse.core.locks import writer_lock
 from warehouse.core.paths import Home
@@ -222,11 +223,12 @@ def test_killed_anywhere_it_is_taken_up(landed: Settings) -> None:
     assert sum(land_again(landed).values()) == 0
 
 
-def test_a_broken_join_is_not_hidden(landed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proof can fail: one token of the vault that does not move along is found."""
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Within it one token of the vault does not move along: a join breaks."""
     real = rotation._rekey_vault
 
-    def forgetful(connection: duckdb.DuckDBPyConnection, version: int) -> int:
+    def forgets(connection: duckdb.DuckDBPyConnection, version: int) -> int:
         changed = real(connection, version)
         connection.execute(
             "update vault.main.sealed_entry set token = 'v2:' || repeat('0', 64) "
@@ -234,8 +236,26 @@ def test_a_broken_join_is_not_hidden(landed: Settings, monkeypatch: pytest.Monke
         )
         return changed
 
-    monkeypatch.setattr(rotation, "_rekey_vault", forgetful)
-    with pytest.raises(Exception, match="joins are not what they were"):
+    with monkeypatch.context() as patch:
+        patch.setattr(rotation, "_rekey_vault", forgets)
+        yield patch
+
+
+BROKEN = "joins are not what they were"
+
+
+def test_a_broken_join_is_not_hidden(landed: Settings, forgetful: pytest.MonkeyPatch) -> None:
+    """The proof can fail."""
+    with pytest.raises(LoadIncomplete, match=BROKEN):
+        rotate(landed)
+
+
+def test_nor_is_one_that_broke_before_a_kill(landed: Settings, forgetful: pytest.MonkeyPatch) -> None:
+    """What was joined is what was counted before anything moved, not what a second attempt finds."""
+    with killed(rotation, "_rekey_snapshots"):
+        rotate(landed)
+    forgetful.undo()
+    with pytest.raises(LoadIncomplete, match=BROKEN):
         rotate(landed)
 
 
