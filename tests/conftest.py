@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -47,7 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what is marked slow, saying so, unless it was asked for."""
+    """Skip what is marked slow, saying so, unless it was asked for; to be shared out, the longest comes first."""
+    if hasattr(config, "workerinput"):
+        tests = Counter(_scope(item.nodeid) for item in items)
+        items.sort(key=lambda item: (_scope(item.nodeid) not in _HOMES, -tests[_scope(item.nodeid)]))
     if not config.getoption("--run-slow"):
         for item in items:
             if "slow" in item.keywords:
@@ -58,21 +62,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """The tests of a file share what they have built, so they stay in one process.
 
-    Files that want a refreshed home, which takes minutes to fill, stay in one, too.
+    Files that want a refreshed home, which takes minutes to fill, stay in one, too, and begin: whoever comes last keeps
+    the other processes waiting.
     """
+    config.option.loadscopereorder = False  # by number of tests alone, the longest come last
     return _ByHome(config, log)
 
 
 class _ByHome(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return _refreshed_home(file) or file
+        return _scope(nodeid)
+
+
+def _scope(nodeid: str) -> str:
+    """What a process takes as a whole: a file, or the files of one home."""
+    return _scope_of_file(nodeid.partition("::")[0])
 
 
 @cache
-def _refreshed_home(file: str) -> str | None:
+def _scope_of_file(file: str) -> str:
     source = (PROJECT_ROOT / file).read_text(encoding="utf-8")
-    return next((name for name, asked in _HOMES.items() if asked.search(source)), None)
+    return next((name for name, asked in _HOMES.items() if asked.search(source)), file)
 
 
 _HOMES = {
