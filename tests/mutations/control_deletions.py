@@ -271,7 +271,7 @@ DELETIONS = (
     ),
     Deletion(
         "warehouse/core/replace.py",
-        "    overwritten = overwrite_room(connection, path, alias)\n",
+        "    overwritten = overwrite_room(connection, path, alias, untouched)\n",
         "    overwritten = 0\n",
         (REPLACE, "-k", "no_byte"),
     ),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -88,6 +89,16 @@ def test_patterns_are_found_in_every_encoding(encoding: str) -> None:
 def test_a_whole_value_is_not_found_inside_another() -> None:
     assert scanned(b"customer CUST00017", Needle("subject", "CUST00017", whole=True)) == {"subject"}
     assert scanned(b"customer CUST000171", Needle("subject", "CUST00017", whole=True)) == set()
+
+
+@pytest.mark.parametrize("kind", ["bigint", "hugeint", "varchar"])
+def test_digits_are_found_in_whatever_column_has_room_for_them(kind: str) -> None:
+    with duckdb.connect() as connection:
+        connection.execute(f"create table held as select 7 as id, {CARD}::{kind} as number, 1::integer as few")
+        scan = Scan([Needle("card", CARD)], patterns=False)
+        scan.database("test", connection, "memory")
+    assert [finding.place for finding in scan.report.findings] == ["main.held.number"]
+    assert (scan.report.columns["test"], scan.report.rows["test"]) == (3, 1)
 
 
 def test_short_values_are_counted_not_searched() -> None:

@@ -33,6 +33,8 @@ _LARGE, _SELDOM = 20_000, 8
 _UNIQUE = re.compile(r"Approx Unique: (\d+)")
 _AHEAD = 32
 """So many batches of values wait for the automaton, at most."""
+_SIDE_BY_SIDE = 2
+"""So many tables of a database are searched at once."""
 _NO_NEEDLES = ("BOOLEAN", "DATE", "TIME", "INTERVAL", "DECIMAL", "DOUBLE", "FLOAT")
 """Types whose values are no text, and no number of anybody: an amount may happen to read like a latitude."""
 
@@ -116,6 +118,15 @@ class ScanReport:
             "left_out": self.left_out,
             "clean": self.clean,
         }
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """A relation: how many columns and rows it has, and what was found in which column, how spelled, how often."""
+
+    columns: int
+    rows: int
+    by_column: Mapping[str, Mapping[tuple[str, str], int]]
 
 
 class Scan:
@@ -246,11 +257,19 @@ class Scan:
             "select schema_name, table_name from duckdb_tables() where database_name = $name order by all",
             {"name": catalog},
         ).fetchall()
-        for schema, table in tables:
-            self.relation(channel, connection, f"{schema}.{table}", f'"{catalog}"."{schema}"."{table}"')
+        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:  # DuckDB hands a table's rows over on one thread
+            searched = pool.map(
+                lambda name: self._searched(connection.cursor(), f'"{catalog}"."{name[0]}"."{name[1]}"'), tables
+            )
+            for (schema, table), found in zip(tables, searched, strict=True):
+                self._tell(channel, f"{schema}.{table}", found)
 
     def relation(self, channel: str, connection: duckdb.DuckDBPyConnection, place: str, relation: str) -> None:
         """Every column of a relation, every row: in SQL what cannot be harmless, here whether it is."""
+        self._tell(channel, place, self._searched(connection, relation))
+
+    def _searched(self, connection: duckdb.DuckDBPyConnection, relation: str) -> _Searched | str:
+        """What is in a relation, or why it could not be searched. Changes nothing: tables are searched side by side."""
         by_column: dict[str, Counter[tuple[str, str]]] = {}
         try:
             described = connection.execute(f"describe select * from {relation}").fetchall()
@@ -260,11 +279,16 @@ class Scan:
             if self._patterns:
                 self._patterns_in(connection, relation, columns, by_column)
         except duckdb.Error as error:
-            self.report.unopened[f"{channel}: {place}"] = type(error).__name__
+            return type(error).__name__
+        return _Searched(len(columns), int(counted[0]) if counted else 0, by_column)
+
+    def _tell(self, channel: str, place: str, searched: _Searched | str) -> None:
+        if isinstance(searched, str):
+            self.report.unopened[f"{channel}: {place}"] = searched
             return
-        self.report.columns[channel] += len(columns)
-        self.report.rows[channel] += int(counted[0]) if counted else 0
-        for name, found in by_column.items():
+        self.report.columns[channel] += searched.columns
+        self.report.rows[channel] += searched.rows
+        for name, found in searched.by_column.items():
             self._add(channel, f"{place}.{name}", found)
 
     def _needles_in(
