@@ -275,6 +275,7 @@ DELETIONS = (
         "    overwritten = 0\n",
         (REPLACE, "-k", "no_byte"),
     ),
+    Deletion("warehouse/core/replace.py", " if name not in changed}\n", "}\n", (REPLACE, "-k", "noticed")),
     Deletion("warehouse/core/replace.py", "        if not stale:\n", "        if True:\n", (REPLACE, "-k", "noticed")),
     Deletion(
         "warehouse/backup.py",
