@@ -14,7 +14,6 @@ from expectations.rules import (
     CLOCK_SKEW,
     COUNTRY,
     CURRENCY,
-    TOKEN,
     Suite,
     between,
     exactly_columns,
@@ -32,6 +31,7 @@ from expectations.rules import (
 from ingestion.quarantine import MAX_QUARANTINED_SHARE
 from ingestion.raw import DLT_COLUMNS, OPS_TABLES, raw_table_names
 from ingestion.schema import TOKEN_CLASSES, Leaf, Node, Table, all_tables, landed_parts
+from warehouse.core.keys import TOKEN_SHAPE
 
 STATUS_CODES = (
     "requires_action",
@@ -289,7 +289,7 @@ def _column_rules(leaf: Leaf) -> Iterator[Expectation]:
 
 
 _SAFE_PART_SHAPES = {
-    "token": TOKEN,
+    "token": TOKEN_SHAPE,
     "bin": "[0-9]{6}|[0-9]{8}",
     "last4": "[0-9]{4}",
     "email_domain": "[^@]*",
@@ -321,8 +321,8 @@ def _bad_token(path: str) -> str:
     """A predicate: the text at `path` of the document, or one of them, is there and is not a token."""
     text = f"json_extract_string(document, '{path}')"
     if "[*]" in path:
-        return f"len(list_filter({text}, lambda token: not regexp_full_match(token, '{TOKEN}'))) > 0"
-    return f"not regexp_full_match({text}, '{TOKEN}')"
+        return f"len(list_filter({text}, lambda token: not regexp_full_match(token, '{TOKEN_SHAPE}'))) > 0"
+    return f"not regexp_full_match({text}, '{TOKEN_SHAPE}')"
 
 
 def _leaves(nodes: tuple[Node, ...], path: str) -> Iterator[tuple[str, Leaf]]:

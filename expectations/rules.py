@@ -19,7 +19,6 @@ from great_expectations.expectations.core.expect_table_columns_to_match_set impo
 from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 from great_expectations.expectations.expectation import Expectation
 
-TOKEN = "v[0-9]{1,4}:[0-9a-f]{64}"  # noqa: S105  # the shape of a token
 CURRENCY = "[A-Z]{3}"
 COUNTRY = "[A-Z]{2}"
 CLOCK_SKEW = "interval 1 day"

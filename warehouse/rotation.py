@@ -29,7 +29,7 @@ from ingestion.schema import all_tables
 from warehouse.classify import classify_compiled
 from warehouse.core.database import open_warehouse
 from warehouse.core.errors import ConfigurationError, LoadIncomplete
-from warehouse.core.keys import PENDING, TOKEN_KEY, begin_rotation, end_rotation, file_key
+from warehouse.core.keys import PENDING, TOKEN_KEY, TOKEN_SHAPE, begin_rotation, end_rotation, file_key
 from warehouse.core.paths import Home
 from warehouse.core.progress import Progress, silent
 from warehouse.core.settings import CATALOG, Settings
@@ -168,15 +168,15 @@ def count_joins(connection: duckdb.DuckDBPyConnection, lake: Lake) -> Joins:
     """Count the pairs of rows that share a token, for each two columns of raw tables, lake, vault and snapshots."""
     occurrences = " union all ".join(
         [
-            occurrences_sql(connection, lake, all_tables(), tokens.TOKEN),
+            occurrences_sql(connection, lake, all_tables(), TOKEN_SHAPE),
             *(
-                f"select 'vault.{table}.{column}', unnest(regexp_extract_all(\"{column}\", '{tokens.TOKEN}')) "
+                f"select 'vault.{table}.{column}', unnest(regexp_extract_all(\"{column}\", '{TOKEN_SHAPE}')) "
                 f'from {vault.ALIAS}.main."{table}"'
                 for table, column in _vault_columns(connection)
             ),
             *(
                 f"select '{_SNAPSHOTS}.{table}.{column}', "
-                f"unnest(regexp_extract_all(\"{column}\"::varchar, '{tokens.TOKEN}')) "
+                f"unnest(regexp_extract_all(\"{column}\"::varchar, '{TOKEN_SHAPE}')) "
                 f'from {CATALOG}.{_SNAPSHOTS}."{table}"'
                 for table, column, _ in _snapshot_columns(connection)
             ),

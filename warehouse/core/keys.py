@@ -28,6 +28,8 @@ from warehouse.core.settings import PROJECT_ROOT, Settings
 KEY_BYTES = 32
 TOKEN_KEY = "token"  # noqa: S105  # a name
 """Stem of the key's name: token_v1, token_v2, …"""
+TOKEN_SHAPE = "v[0-9]{1,4}:[0-9a-f]{64}"  # noqa: S105  # a shape
+"""What a pseudonym looks like, a regular expression: the version of its key, its HMAC-SHA256."""
 WAREHOUSE_KEY_VARIABLE = "DBT_ENV_SECRET_WAREHOUSE_KEY"
 PENDING = ".new"
 """Ends the name of a key that a rotation is moving things to."""

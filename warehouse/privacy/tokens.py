@@ -30,8 +30,6 @@ from warehouse.core.settings import Settings
 TokenKey: TypeAlias = bytes | tuple[bytes, ...]
 """One key, or those of all versions, the oldest first."""
 
-TOKEN = r"v[0-9]{1,4}:[0-9a-f]{64}"  # noqa: S105  # a shape
-"""What a pseudonym looks like, a regular expression."""
 _BLOCK = 64
 
 _SPACE = " \t\n\r\f\v"
