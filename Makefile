@@ -28,8 +28,9 @@ test: lint ## everything CI runs
 test-full: lint ## everything there is, the long tests too
 	$(PYTEST) --run-slow
 
-test-security: $(READY) profiles.yml ## the proof of the eight promises, with its figures
+test-security: $(READY) profiles.yml ## the proof of the eight promises, with its figures; then without each control
 	$(PYTEST) tests/security tests/unit/test_tokens.py tests/unit/test_boundary.py tests/project/test_controls.py
+	$(BIN)/python -m pytest --run-slow tests/mutations/test_control_deletions.py
 
 lint: $(READY) profiles.yml ## style, types, import directions, SQL, workflows, that every test can be imported
 	$(BIN)/ruff check .
