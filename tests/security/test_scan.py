@@ -9,6 +9,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import duckdb
@@ -99,6 +100,24 @@ def test_digits_are_found_in_whatever_column_has_room_for_them(kind: str) -> Non
         scan.database("test", connection, "memory")
     assert [finding.place for finding in scan.report.findings] == ["main.held.number"]
     assert (scan.report.columns["test"], scan.report.rows["test"]) == (3, 1)
+
+
+def test_a_table_that_cannot_be_searched_is_named_and_the_others_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Scan._needles_in
+
+    def damaged(scan: Scan, connection: duckdb.DuckDBPyConnection, relation: str, *others: Any) -> None:
+        if "broken" in relation:
+            raise duckdb.IOException("a block of it cannot be read")
+        search(scan, connection, relation, *others)
+
+    monkeypatch.setattr(Scan, "_needles_in", damaged)
+    with duckdb.connect() as connection:
+        connection.execute(f"create table broken as select '{CARD}' as number")
+        connection.execute(f"create table held as select '{CARD}' as number")
+        scan = Scan([Needle("card", CARD)], patterns=False)
+        scan.database("test", connection, "memory")
+    assert scan.report.unopened == {"test: main.broken": "IOException"}
+    assert [finding.place for finding in scan.report.findings] == ["main.held.number"]
 
 
 def test_short_values_are_counted_not_searched() -> None:
