@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import resource
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -142,30 +141,32 @@ def test_the_error_of_a_query_quotes_no_row(published: Settings, sql: str) -> No
 
 ESCAPES = (
     "select * from read_text('/etc/passwd')", "select * from read_csv('/etc/passwd')", "select * from '/etc/passwd'",
-    "copy public.dim_currency to '/tmp/stolen.csv'", "attach '/tmp/x.duckdb' as x", "install httpfs", "load spatial",
+    "copy public.dim_currency to '{place}/stolen.csv'", "attach '{place}/x.duckdb' as x",
+    "install httpfs", "load spatial",
     "set enable_external_access = true", "set lock_configuration = false", "reset lock_configuration",
     "pragma add_parquet_key('a', 'b')", "select getenv('DBT_ENV_SECRET_WAREHOUSE_KEY')",
-    "export database '/tmp/stolen'", "create table public.t as select 1", "delete from public.dim_currency",
+    "export database '{place}/stolen'", "create table public.t as select 1", "delete from public.dim_currency",
     "update public.dim_currency set currency_code = 'X'", "drop table public.dim_currency", "detach olap_strip_project",
-    "select 1; copy public.dim_currency to '/tmp/stolen.csv'", "select * from glob('/*')",
+    "select 1; copy public.dim_currency to '{place}/stolen.csv'", "select * from glob('/*')",
     "create macro x() as 1", "call pragma_version(); attach ':memory:' as y (type sqlite)",
     "select * from read_parquet('https://example.org/x')", "create secret (type s3, key_id 'a', secret 'b')",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("sql", ESCAPES)
-def test_no_statement_gets_out_of_the_published_copy(published: Settings, sql: str) -> None:
+def test_no_statement_gets_out_of_the_published_copy(published: Settings, tmp_path: Path, sql: str) -> None:
     before = Home.of(published).published.read_bytes()
     with pytest.raises(QueryError):
-        run_query(published, sql)
+        run_query(published, sql.format(place=tmp_path))
     assert Home.of(published).published.read_bytes() == before
-    assert not list(Path(tempfile.gettempdir()).glob("stolen*"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("sql", ESCAPES)
-def test_nor_out_of_a_roles_export(published: Settings, sql: str) -> None:
+def test_nor_out_of_a_roles_export(published: Settings, tmp_path: Path, sql: str) -> None:
     with pytest.raises(QueryError), open_export(published, "analyst") as connection:
-        ask(connection, sql)
+        ask(connection, sql.format(place=tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
